@@ -1,0 +1,77 @@
+//! Names of things, checked once: each is safe as a folder name.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// A name a user gives to a sweep, a variant, a phase or an engine.
+///
+/// ASCII letters, digits, `-`, `_` and `.`, not starting with a dot, at most 64 long.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Name(String);
+
+impl Name {
+    /// `None` when the text cannot be a name.
+    pub(crate) fn new(text: &str) -> Option<Self> {
+        let fits = !text.is_empty()
+            && text.len() <= 64
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The warm-up's name; no name of a user's starts with a dot.
+    pub(crate) fn warmup() -> Self {
+        Self(".warmup".to_owned())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// One run: the sweep's name and the time it began, as a folder name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RunId(pub(crate) String);
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// One variant in one block. Blocks count from 1.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct TrialId {
+    pub(crate) block: u32,
+    pub(crate) variant: Name,
+}
+
+impl fmt::Display for TrialId {
+    /// Also the trial's folder name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}-{}", self.block, self.variant)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_a_safe_folder_name() {
+        for good in ["a", "engine-fcfs", "A40_2.1"] {
+            assert!(Name::new(good).is_some(), "{good}");
+        }
+        for bad in ["", ".", "..", ".a", "-a", "a/b", "a b", "ä", &"x".repeat(65)] {
+            assert!(Name::new(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! sweepd runs benchmark sweeps of LLM inference servers unattended and leaves
+//! a report that can be believed. ARCHITECTURE.md is the map of this crate.
+
+mod clock;
+mod ids;
+mod run;
+mod seed;
+mod units;

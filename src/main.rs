@@ -1,0 +1,3 @@
+//! The one binary: daemon, foreground runner, load generator, simulated engine.
+
+fn main() {}

@@ -1,0 +1,10 @@
+//! What happened: records, outcomes, marks. Pure data with its format version.
+//!
+//! An engine's failure is data here, never an `Err`.
+
+pub(crate) mod outcome;
+pub(crate) mod phase;
+pub(crate) mod record;
+
+/// The version of every file in a run directory. A reader refuses a newer one.
+pub(crate) const FORMAT: u32 = 1;

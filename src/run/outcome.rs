@@ -1,0 +1,187 @@
+//! How trials and attempts end.
+
+use crate::ids::{Name, RunId, TrialId};
+use crate::units::ClockAnchor;
+use serde::{Deserialize, Serialize};
+
+/// Why an engine failed. One vocabulary for rules, reports and exit reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FailureKind {
+    GpuOomWeights,
+    GpuOomKvCache,
+    GpuOomRuntime,
+    HostOom,
+    GpuBusyOrLeaked,
+    /// Never became ready, and said no other reason.
+    StartupTimeoutOrHang,
+    /// Was ready, then made no progress.
+    WatchdogTimeout,
+    NcclError,
+    CudaIllegalAccess,
+    CudaDriverMismatch,
+    NoGpu,
+    XidOrHwFault,
+    PortInUse,
+    BadFlag,
+    BadConfig,
+    ModelNotFound,
+    ModelGatedOrAuth,
+    UnsupportedModelOrArch,
+    DependencyImportError,
+    CompileFailure,
+    DiskFull,
+    TokenizerOrTemplateError,
+    RequestTimeout,
+    RequestTooLong,
+    CrashSegfault,
+    AssertionOrPythonException,
+    ShmOrIpcLimit,
+    PermissionDenied,
+    KilledByUser,
+    ProxyOrNetwork,
+    /// The endpoint answers, but no token can be had from it.
+    CannotGenerate,
+    /// The program could not be started at all.
+    CannotLaunch,
+    /// It ended, and neither its log nor its status says why.
+    ExitedUnexpectedly,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ExitStatus {
+    Code(i32),
+    Signal(i32),
+}
+
+impl std::fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(name) => f.write_str(name.as_str()),
+                Err(_) => write!(f, "signal {signal}"),
+            },
+        }
+    }
+}
+
+/// A line of the engine's log that speaks for a verdict. Lines count from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct EvidenceLine {
+    pub(crate) line: u64,
+    pub(crate) text: String,
+}
+
+/// Why an engine failed, with what shows it and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    /// The state it was in: `loading`, `phase 50-users`.
+    pub(crate) during: String,
+    /// One sentence for the reader of the report.
+    pub(crate) summary: String,
+    pub(crate) evidence: Vec<EvidenceLine>,
+    pub(crate) advice: Option<String>,
+}
+
+/// How the teardown went: a vocabulary of its own, apart from why it was needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum TeardownVerdict {
+    /// No process of the engine is left and its port is free.
+    Clean,
+    PortHeld,
+    GpuNotReleased,
+    /// SIGKILL did not end it.
+    Unkillable,
+    /// The guard died before it could say.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Teardown {
+    pub(crate) verdict: TeardownVerdict,
+    /// SIGKILL was needed for the leader after its grace.
+    pub(crate) leader_killed: bool,
+    /// Processes other than the leader that had to be killed.
+    pub(crate) strays_killed: u32,
+    pub(crate) took_ms: u64,
+    /// What is still there when the verdict is not clean.
+    pub(crate) detail: Option<String>,
+}
+
+/// How a trial or an attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "ending")]
+pub(crate) enum Ending {
+    Completed,
+    EngineFailed {
+        failure: Failure,
+    },
+    /// sweepd's own fault or the machine's: disk full, load generator gone.
+    Broken {
+        reason: String,
+    },
+    Cancelled {
+        reason: String,
+    },
+    Skipped {
+        reason: String,
+    },
+}
+
+/// One launch of an engine: what was done and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AttemptOutcome {
+    pub(crate) format: u32,
+    pub(crate) attempt: u32,
+    #[serde(flatten)]
+    pub(crate) ending: Ending,
+    /// RFC 3339, UTC.
+    pub(crate) started: String,
+    pub(crate) ended: String,
+    pub(crate) anchor: ClockAnchor,
+    pub(crate) exit: Option<ExitStatus>,
+    pub(crate) time_to_ready_ms: Option<u64>,
+    /// Resident memory summed over the engine's processes, the highest of the samples.
+    pub(crate) peak_host_memory_bytes: Option<u64>,
+    /// None if the engine was never launched.
+    pub(crate) teardown: Option<Teardown>,
+    /// Phases of which this attempt has the records.
+    pub(crate) phases: Vec<Name>,
+    /// Every change of state, in order: when (ms since `started`) and what.
+    pub(crate) timeline: Vec<TimelineEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TimelineEntry {
+    pub(crate) at_ms: u64,
+    pub(crate) what: String,
+}
+
+/// Which attempt stands behind a phase's records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PhaseSource {
+    pub(crate) phase: Name,
+    pub(crate) attempt: u32,
+}
+
+/// How one trial ended. A trial is finished if and only if this file exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TrialOutcome {
+    pub(crate) format: u32,
+    pub(crate) run: RunId,
+    #[serde(flatten)]
+    pub(crate) trial: TrialId,
+    /// The engine is a simulation: nothing here was measured on a real one.
+    pub(crate) simulated: bool,
+    #[serde(flatten)]
+    pub(crate) ending: Ending,
+    pub(crate) attempts: u32,
+    pub(crate) phases: Vec<PhaseSource>,
+    pub(crate) started: String,
+    pub(crate) ended: String,
+}

@@ -1,0 +1,56 @@
+//! What the load generator knows about a phase when it is over.
+
+use crate::ids::Name;
+use crate::units::MonoNs;
+use serde::{Deserialize, Serialize};
+
+/// Why a phase stopped sending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PhaseEnd {
+    /// `min_requests` and `min_duration` were both met.
+    Finished,
+    /// The phase's deadline came first.
+    Deadline,
+    /// No stream made progress for the stall deadline.
+    Hang,
+    /// Connections were refused or failed one after another: nobody serves.
+    EngineGone,
+    /// sweepd was told to stop.
+    Stopped,
+}
+
+/// What generating the load cost, and whether the client kept up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ClientCost {
+    pub(crate) user_cpu_s: f64,
+    pub(crate) system_cpu_s: f64,
+    pub(crate) max_rss_bytes: u64,
+    pub(crate) loop_turns: u64,
+    /// Longest time between two turns of the event loop while there was work.
+    pub(crate) max_turn_gap_ns: i64,
+    pub(crate) reads: u64,
+    /// Reads that held more than one event, so that their times are bounds.
+    pub(crate) coalesced_reads: u64,
+    pub(crate) clock_steps: u32,
+}
+
+/// One phase of one attempt, as the load generator saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PhaseFacts {
+    pub(crate) phase: Name,
+    pub(crate) users: u32,
+    /// When the first request was due.
+    pub(crate) started: MonoNs,
+    /// When every user first had a request under way: the steady window begins.
+    pub(crate) full_at: Option<MonoNs>,
+    /// When the phase stopped sending: the steady window ends.
+    pub(crate) stopped_at: MonoNs,
+    /// When the last stream ended.
+    pub(crate) ended: MonoNs,
+    pub(crate) end: PhaseEnd,
+    pub(crate) records: u64,
+    pub(crate) client: ClientCost,
+    /// False where the kernel gave no receive stamps at all.
+    pub(crate) kernel_stamps: bool,
+}
