@@ -2,6 +2,7 @@
 //! a report that can be believed. ARCHITECTURE.md is the map of this crate.
 
 mod clock;
+mod engine;
 mod form;
 mod ids;
 mod run;

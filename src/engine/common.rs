@@ -1,0 +1,81 @@
+//! What is true of many engines: failure rules and the environment that any program needs.
+
+use super::def::{FailureRule, RuleRole};
+use crate::form::{self, Field, Fields, Problems, Wrong};
+use regex::Regex;
+use std::path::Path;
+
+/// `engines/common.toml`, checked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Common {
+    pub(crate) failures: Vec<FailureRule>,
+    pub(crate) env_pass: Vec<String>,
+}
+
+/// The newest schema of engine files.
+pub(super) const SCHEMA: i64 = 1;
+
+impl Common {
+    pub(crate) fn parse(file: &Path, text: &str) -> Result<Self, Problems> {
+        form::read(file, text, |_, fields| {
+            fields.schema_is_known(SCHEMA).then_some(())?;
+            let env_pass = variable_names(&fields.optional("env_pass"));
+            let failures = failure_rules(fields);
+            Some(Self { failures, env_pass })
+        })
+    }
+}
+
+/// `[[failure]]`, in the order of the file.
+pub(super) fn failure_rules(fields: &Fields<'_>) -> Vec<FailureRule> {
+    fields.optional("failure").tables().iter().filter_map(failure_rule).collect()
+}
+
+fn failure_rule(fields: &Fields<'_>) -> Option<FailureRule> {
+    let kind = fields.required("kind").choice();
+    let pattern = fields.required("pattern").parsed(line_pattern);
+    let role = fields.optional("role").choice();
+    let advice = fields.optional("advice").text();
+    let origin = fields.optional("origin").text();
+    Some(FailureRule {
+        pattern: pattern?,
+        kind: kind?,
+        role: role.unwrap_or(RuleRole::Root),
+        advice,
+        origin,
+    })
+}
+
+/// A pattern for single lines of a log.
+fn line_pattern(text: &str) -> Result<Regex, Wrong> {
+    let pattern = regex(text)?;
+    if pattern.is_match("") {
+        return Err(Wrong::new(format!("{text:?} matches every line")));
+    }
+    Ok(pattern)
+}
+
+pub(super) fn regex(text: &str) -> Result<Regex, Wrong> {
+    Regex::new(text).map_err(|error| {
+        // The message's other lines draw the pattern; its last one says what is wrong.
+        let message = error.to_string();
+        let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        Wrong::new(format!("{text:?} is no regular expression: {reason}"))
+    })
+}
+
+/// A list of environment variables' names.
+pub(crate) fn variable_names(field: &Field<'_>) -> Vec<String> {
+    let items = field.items();
+    items.iter().filter_map(|item| item.parsed(variable_name)).collect()
+}
+
+pub(crate) fn variable_name(text: &str) -> Result<String, Wrong> {
+    let fits = !text.starts_with(|first: char| first.is_ascii_digit())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    if fits && !text.is_empty() {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{text:?} cannot be an environment variable"))
+        .help("letters, digits and `_`, not starting with a digit"))
+}

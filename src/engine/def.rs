@@ -1,0 +1,194 @@
+//! The checked engine definition: only what can be true.
+
+use crate::ids::Name;
+use crate::run::outcome::FailureKind;
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An engine, as `engines/NAME.toml` describes it. Its name is the file's name.
+#[derive(Clone, Debug)]
+pub(crate) struct EngineDef {
+    pub(crate) name: Name,
+    pub(crate) source: EngineSource,
+    /// Results of this engine are no measurements and are labelled so everywhere.
+    pub(crate) simulated: bool,
+    /// What `{program}` stands for where the sweep does not say: a bare name or an absolute path.
+    pub(crate) program: Option<String>,
+    pub(crate) version: Option<VersionProbe>,
+    pub(crate) launch: Launch,
+    pub(crate) params: BTreeMap<String, Param>,
+    pub(crate) ready: Ready,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) request: RequestShape,
+    pub(crate) stop: Stop,
+    pub(crate) metrics: Option<Metrics>,
+    /// Own rules first, then those of `common.toml`.
+    pub(crate) failures: Vec<FailureRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum EngineSource {
+    BuiltIn,
+    File(PathBuf),
+}
+
+/// A command that prints the engine's version.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionProbe {
+    pub(crate) command: Vec<Template>,
+    /// Its first group is the version.
+    pub(crate) pattern: Regex,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    /// A list, never a shell line. The parameters' flags are appended.
+    pub(crate) command: Vec<Template>,
+    pub(crate) env: BTreeMap<String, Template>,
+    /// Variables passed on from sweepd's own environment; all others are dropped.
+    pub(crate) env_pass: Vec<String>,
+}
+
+/// One argument with `{program} {model} {served_name} {host} {port} {gpus}` in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Template(pub(crate) Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(String),
+    Slot(Slot),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// The sweep's `program` for this engine, or the file's own `program`.
+    Program,
+    Model,
+    ServedName,
+    Host,
+    Port,
+    Gpus,
+    /// sweepd's own executable: for the simulated engine.
+    Sweepd,
+}
+
+/// A parameter that a sweep may set.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Param {
+    pub(crate) flag: String,
+    pub(crate) kind: ParamKind,
+    /// Takes a list of values too: the flag is repeated for each.
+    pub(crate) list: bool,
+    pub(crate) about: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ParamKind {
+    Integer {
+        min: Option<i64>,
+        max: Option<i64>,
+    },
+    Float {
+        min: Option<f64>,
+        max: Option<f64>,
+    },
+    Text,
+    Choice(Vec<String>),
+    /// The bare flag or nothing: it never takes a value.
+    Switch,
+}
+
+/// A parameter's value, already of the right kind.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ParamValue {
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    Switch(bool),
+    /// Of values of one kind, never of lists.
+    List(Vec<ParamValue>),
+}
+
+impl fmt::Display for ParamValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Float(value) => write!(f, "{value}"),
+            Self::Text(value) => write!(f, "{value}"),
+            Self::Switch(value) => write!(f, "{value}"),
+            Self::List(values) => {
+                let shown: Vec<String> = values.iter().map(Self::to_string).collect();
+                write!(f, "{}", shown.join(", "))
+            }
+        }
+    }
+}
+
+/// When the engine counts as ready: the endpoint answers 200 and, always, one token was generated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) path: String,
+    /// From launch to the first answer of 200.
+    pub(crate) within: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Endpoints {
+    pub(crate) completions: Option<String>,
+    pub(crate) chat: Option<String>,
+    /// Lists the served models; the served name must be among them.
+    pub(crate) models: Option<String>,
+}
+
+/// How a request is written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RequestShape {
+    /// The field that bounds the output length: `max_tokens`.
+    pub(crate) max_tokens: String,
+    /// Fields that force the whole output length: `ignore_eos = true`.
+    pub(crate) force_length: serde_json::Map<String, serde_json::Value>,
+    /// Fields that every request carries.
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
+    /// Our name of a sampling parameter -> the engine's field.
+    pub(crate) sampling: BTreeMap<String, String>,
+    /// Streams end with `data: [DONE]`.
+    pub(crate) done_marker: bool,
+    /// An idle connection is not reused beyond this.
+    pub(crate) keep_alive: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    /// Signal number sent to the leader alone.
+    pub(crate) signal: i32,
+    pub(crate) grace: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Metrics {
+    pub(crate) path: String,
+    /// Our name -> theirs.
+    pub(crate) names: BTreeMap<String, String>,
+}
+
+/// Whether a line names the cause or only what followed from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RuleRole {
+    Root,
+    Cascade,
+}
+
+/// A line of the log that tells why an engine failed.
+#[derive(Clone, Debug)]
+pub(crate) struct FailureRule {
+    pub(crate) pattern: Regex,
+    pub(crate) kind: FailureKind,
+    pub(crate) role: RuleRole,
+    pub(crate) advice: Option<String>,
+    /// The engine's file or the document that the pattern was taken from.
+    pub(crate) origin: Option<String>,
+}

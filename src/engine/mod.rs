@@ -1,0 +1,20 @@
+//! What an engine is: data read from a TOML file, never code. Pure.
+//!
+//! A file becomes an `EngineDef` (`parse`, found by `library`); a sweep's values for it become a
+//! command line (`params`, `launch`) and request bodies (`request`); its log and its end become a
+//! verdict (`rules`).
+//!
+//! No engine's name appears in this crate outside `sim/`.
+
+pub(crate) mod common;
+pub(crate) mod def;
+#[cfg(test)]
+mod fixture_tests;
+pub(crate) mod launch;
+pub(crate) mod library;
+pub(crate) mod params;
+pub(crate) mod parse;
+pub(crate) mod request;
+pub(crate) mod rules;
+mod sections;
+pub(crate) mod template;
