@@ -7,4 +7,5 @@ mod form;
 mod ids;
 mod run;
 mod seed;
+mod sweep;
 mod units;

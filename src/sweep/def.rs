@@ -1,0 +1,113 @@
+//! The checked sweep: only what can be true. Everything downstream takes this and asks no more.
+
+use crate::engine::def::{EngineDef, ParamValue};
+use crate::ids::Name;
+use crate::seed::Seed;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sweep {
+    pub(crate) name: Name,
+    pub(crate) seed: Seed,
+    /// How often each variant is launched and measured: the replicates.
+    pub(crate) blocks: NonZeroU32,
+    pub(crate) variants: Vec<Variant>,
+    pub(crate) sampling: Sampling,
+    pub(crate) workload: Workload,
+    pub(crate) warmup: Warmup,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) deadlines: Deadlines,
+}
+
+/// One engine with one set of parameters and one model.
+#[derive(Clone, Debug)]
+pub(crate) struct Variant {
+    pub(crate) name: Name,
+    pub(crate) engine: Arc<EngineDef>,
+    /// What `{program}` stands for.
+    pub(crate) program: Option<String>,
+    pub(crate) model: Model,
+    pub(crate) params: BTreeMap<String, ParamValue>,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) env_pass: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Model {
+    /// A local file or folder, made absolute against the sweep file's folder.
+    pub(crate) path: PathBuf,
+    /// The name in requests and in the list of models.
+    pub(crate) served_name: String,
+    /// The model's `tokenizer.json`.
+    pub(crate) tokenizer: PathBuf,
+}
+
+/// Sampling parameters by our names, always sent explicitly. `temperature` is always among them.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sampling(pub(crate) BTreeMap<String, f64>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Endpoint {
+    Completions,
+    Chat,
+}
+
+/// What is asked of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Workload {
+    pub(crate) endpoint: Endpoint,
+    /// Input sequence length: content tokens, without special tokens or template.
+    pub(crate) prompt_tokens: NonZeroU32,
+    pub(crate) output_tokens: NonZeroU32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Warmup {
+    /// 0: no warm-up.
+    pub(crate) requests: u32,
+    pub(crate) users: NonZeroU32,
+}
+
+/// One load level: a closed loop of `users`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Phase {
+    pub(crate) name: Name,
+    pub(crate) users: NonZeroU32,
+    /// The phase ends when both of these are met.
+    pub(crate) min_requests: u32,
+    pub(crate) min_duration: Duration,
+    pub(crate) think_time: Duration,
+}
+
+/// The longest each state may last. No wait is unbounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadlines {
+    /// From the guard's start to the engine's exec.
+    pub(crate) launch: Duration,
+    /// From exec to the first 200; `None`: the engine file's `ready.within`.
+    pub(crate) load: Option<Duration>,
+    /// From the first 200 to a generated token.
+    pub(crate) ready: Duration,
+    pub(crate) warmup: Duration,
+    pub(crate) phase: Duration,
+    pub(crate) request: Duration,
+    /// No byte of a stream for longer than this is a stall; of all streams, a hang.
+    pub(crate) stall: Duration,
+    /// From the stop signal to SIGKILL; `None`: the engine file's `stop.grace`.
+    pub(crate) stop: Option<Duration>,
+    /// From SIGKILL to the proof that nothing is left and the port is free.
+    pub(crate) verify: Duration,
+}
+
+/// One variant in one block, in the order in which it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlannedTrial {
+    pub(crate) block: u32,
+    pub(crate) variant: Name,
+}

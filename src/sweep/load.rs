@@ -1,0 +1,137 @@
+//! The load that a sweep asks for: workload, warm-up, phases, and how long each may take.
+
+use super::def::{Deadlines, Endpoint, Phase, Warmup, Workload};
+use crate::form::Fields;
+use crate::ids::Name;
+use serde::Deserialize;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const SECOND: Duration = Duration::from_secs(1);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+/// No wait is unbounded, and none is zero.
+const WAIT: RangeInclusive<Duration> = SECOND..=WEEK;
+
+const MOST_USERS: u32 = 100_000;
+const MOST_REQUESTS: u32 = 10_000_000;
+const MOST_TOKENS: u32 = 10_000_000;
+/// Enough for an engine's caches and compilers; more only costs time.
+const WARMUP_REQUESTS: u32 = 64;
+/// Warm-up requests are kept like a phase's, under this name.
+const WARMUP_NAME: &str = "warmup";
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum WorkloadKind {
+    Random,
+}
+
+pub(super) fn workload(fields: &Fields<'_>) -> Option<Workload> {
+    let kind = fields.required("kind").choice::<WorkloadKind>();
+    let endpoint = fields.optional("endpoint");
+    let endpoint =
+        if endpoint.is_there() { endpoint.choice() } else { Some(Endpoint::Completions) };
+    let prompt_tokens = fields.required("prompt_tokens").count(MOST_TOKENS);
+    let output_tokens = fields.required("output_tokens").count(MOST_TOKENS);
+    match kind? {
+        WorkloadKind::Random => Some(Workload {
+            endpoint: endpoint?,
+            prompt_tokens: prompt_tokens?,
+            output_tokens: output_tokens?,
+        }),
+    }
+}
+
+/// Without other word: two requests for each user of the largest phase.
+pub(super) fn warmup(fields: Option<&Fields<'_>>, most_users: Option<NonZeroU32>) -> Warmup {
+    let most_users = most_users.unwrap_or(NonZeroU32::MIN);
+    let requests =
+        fields.and_then(|fields| fields.optional("requests").count_or_zero(MOST_REQUESTS));
+    let users = fields.and_then(|fields| fields.optional("users").count(MOST_USERS));
+    let requests =
+        requests.unwrap_or_else(|| most_users.get().saturating_mul(2).min(WARMUP_REQUESTS));
+    // A user without a request would only wait.
+    let at_most = NonZeroU32::new(requests).unwrap_or(NonZeroU32::MIN);
+    Warmup { requests, users: users.unwrap_or(most_users.min(at_most)) }
+}
+
+pub(super) fn phases(fields: &Fields<'_>, deadlines: &Deadlines) -> Vec<Phase> {
+    let tables = fields.required("phases").tables();
+    if fields.optional("phases").is_list() && tables.is_empty() {
+        fields.optional("phases").problem("is an empty list", None);
+    }
+    let mut phases: Vec<Phase> = Vec::new();
+    for table in &tables {
+        let Some(phase) = phase(table, deadlines) else { continue };
+        if phases.iter().any(|other| other.name == phase.name) {
+            let name = table.optional("name");
+            let message = format!("another phase has the name `{}`", phase.name);
+            let help = (!name.is_there())
+                .then(|| "phases with as many users need a `name` each".to_owned());
+            fields.form().problem(name.at(), message, help);
+        }
+        phases.push(phase);
+    }
+    phases
+}
+
+fn phase(fields: &Fields<'_>, deadlines: &Deadlines) -> Option<Phase> {
+    let users = fields.required("users").count(MOST_USERS);
+    let field = fields.optional("name");
+    let name = if field.is_there() {
+        field.name()
+    } else {
+        users.and_then(|users| Name::new(&format!("{users}-users")))
+    };
+    if name.as_ref().is_some_and(|name| name.as_str() == WARMUP_NAME) {
+        field.problem(format!("`{WARMUP_NAME}` is the warm-up's name"), None);
+    }
+    let [requests, duration] = ["min_requests", "min_duration"].map(|key| fields.optional(key));
+    let min_requests = requests.count_or_zero(MOST_REQUESTS);
+    let min_duration = duration.duration(Duration::ZERO..=WEEK);
+    let think_time = fields.optional("think_time").duration(Duration::ZERO..=WEEK);
+    if !requests.is_there() && !duration.is_there() {
+        let help = "the phase ends when both are met".to_owned();
+        let message = "neither `min_requests` nor `min_duration` in [[phases]]";
+        fields.form().absence(fields.at(), message, Some(help));
+    } else if ends_at_once(min_requests, requests.is_there())
+        && ends_at_once(min_duration, duration.is_there())
+    {
+        let help = "the phase ends when `min_requests` and `min_duration` are met".to_owned();
+        fields.form().problem(fields.at(), "the phase would end before it began", Some(help));
+    }
+    if min_duration.is_some_and(|least| least > deadlines.phase) {
+        let deadline = humantime::format_duration(deadlines.phase);
+        let help = format!("raise `phase` in [deadlines], which is {deadline}");
+        duration.problem("is longer than a phase may last", Some(help));
+    }
+    Some(Phase {
+        name: name?,
+        users: users?,
+        min_requests: min_requests.unwrap_or(0),
+        min_duration: min_duration.unwrap_or_default(),
+        think_time: think_time.unwrap_or_default(),
+    })
+}
+
+/// A value that is there and wrong has been told already and is no zero.
+fn ends_at_once<T: Default + PartialEq>(least: Option<T>, is_there: bool) -> bool {
+    least.map_or(!is_there, |least| least == T::default())
+}
+
+/// A sweep without `[deadlines]` gets these.
+pub(super) fn deadlines(fields: Option<&Fields<'_>>) -> Deadlines {
+    let wait = |key| fields.and_then(|fields| fields.optional(key).duration(WAIT));
+    Deadlines {
+        launch: wait("launch").unwrap_or(30 * SECOND),
+        load: wait("load"),
+        ready: wait("ready").unwrap_or(60 * SECOND),
+        warmup: wait("warmup").unwrap_or(300 * SECOND),
+        phase: wait("phase").unwrap_or(1800 * SECOND),
+        request: wait("request").unwrap_or(300 * SECOND),
+        stall: wait("stall").unwrap_or(60 * SECOND),
+        stop: wait("stop"),
+        verify: wait("verify").unwrap_or(30 * SECOND),
+    }
+}

@@ -1,0 +1,114 @@
+//! A sweep file, checked: against itself, the engines that it names and the machine it is on.
+//!
+//! Invariant: what leaves here can be run, as far as reading files can tell.
+
+use super::def::{Endpoint, Sampling, Sweep, Variant};
+use super::load;
+use super::variants::{self, Surroundings};
+use crate::engine::def::EngineDef;
+use crate::engine::library::Library;
+use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
+use crate::form::host::Host;
+use crate::form::{self, Field, Fields, Problems, did_you_mean};
+use crate::seed::Seed;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+
+/// The newest schema of sweep files.
+const SCHEMA: i64 = 1;
+const MOST_BLOCKS: u32 = 1000;
+
+/// Reads the text of a sweep file. Paths in it are relative to the file's folder.
+pub(crate) fn parse(
+    file: &Path,
+    text: &str,
+    library: &Library,
+    host: &dyn Host,
+) -> Result<Sweep, Problems> {
+    form::read(file, text, |_, fields| {
+        fields.schema_is_known(SCHEMA).then_some(())?;
+        let folder = host.absolute(file).parent().unwrap_or(Path::new("/")).to_owned();
+        sweep(fields, &Surroundings { folder, library, host })
+    })
+}
+
+/// Every part is read before the first one that failed ends the matter.
+fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
+    let name = fields.required("name").name();
+    let seed = fields.optional("seed").integer(0..=i64::MAX).unwrap_or(0);
+    let blocks = fields.optional("blocks").count(MOST_BLOCKS).unwrap_or(NonZeroU32::MIN);
+    let variants = variants::read(fields, around);
+    let sampling = sampling(fields, &variants);
+    let workload = fields.required("workload").table().and_then(|fields| {
+        let workload = load::workload(&fields)?;
+        check_endpoint(workload.endpoint, &variants, &fields.optional("endpoint"));
+        Some(workload)
+    });
+    let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
+    let phases = load::phases(fields, &deadlines);
+    let most_users = phases.iter().map(|phase| phase.users).max();
+    let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
+    Some(Sweep {
+        name: name?,
+        seed: Seed::new(u64::try_from(seed).ok()?),
+        blocks,
+        variants: at_least_one(variants)?,
+        sampling,
+        workload: workload?,
+        warmup,
+        phases: at_least_one(phases)?,
+        deadlines,
+    })
+}
+
+fn at_least_one<T>(items: Vec<T>) -> Option<Vec<T>> {
+    (!items.is_empty()).then_some(items)
+}
+
+/// The engines of the variants, each once.
+fn engines(variants: &[Variant]) -> impl Iterator<Item = &EngineDef> {
+    let by_name: BTreeMap<_, _> =
+        variants.iter().map(|variant| (&variant.engine.name, variant.engine.as_ref())).collect();
+    by_name.into_values()
+}
+
+/// What is not sent explicitly is left to the engine's own defaults, which differ.
+fn sampling(fields: &Fields<'_>, variants: &[Variant]) -> Sampling {
+    let mut values = BTreeMap::from([("temperature".to_owned(), 0.0)]);
+    let Some(table) = fields.optional("sampling").table() else { return Sampling(values) };
+    for (key, at, field) in table.each() {
+        let Some(param) = SAMPLING.iter().find(|param| param.name == key) else {
+            let help = did_you_mean(key, &sampling_names(), "sampling parameters:");
+            let message = format!("`{key}` is no sampling parameter");
+            table.form().problem(at, message, Some(help));
+            continue;
+        };
+        let value = field.float(param.range.clone());
+        if param.is_whole && value.is_some_and(|value| value.fract() != 0.0) {
+            field.problem("expected a whole number", None);
+        }
+        values.extend(value.map(|value| (key.to_owned(), value)));
+        for error in engines(variants).filter_map(|engine| sampling_field(engine, key).err()) {
+            table.form().problem(at, error.to_string(), Some(error.help));
+        }
+    }
+    Sampling(values)
+}
+
+fn check_endpoint(endpoint: Endpoint, variants: &[Variant], field: &Field<'_>) {
+    for engine in engines(variants) {
+        let (path, name, other) = match endpoint {
+            Endpoint::Completions => (&engine.endpoints.completions, "completions", "chat"),
+            Endpoint::Chat => (&engine.endpoints.chat, "chat", "completions"),
+        };
+        if path.is_none() {
+            let message = format!("engine `{}` has no endpoint `{name}`", engine.name);
+            field.problem(message, Some(format!("it has `{other}`")));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+pub(crate) mod tests;

@@ -1,0 +1,404 @@
+//! Sweep files with their mistakes, and what comes of the good ones.
+
+use super::*;
+use crate::engine::def::ParamValue;
+use crate::form::host::{FakeHost, PathKind};
+use std::time::Duration;
+
+/// A sweep of two variants of an engine that exists in these tests only.
+pub(crate) const RIGHT: &str = r#"
+schema = 1
+name = "two-of-turbo"
+seed = 42
+blocks = 2
+
+[model]
+path = "tiny.gguf"
+
+[engines.turbo]
+program = "bin/turbo"
+
+[[variants]]
+name = "slow"
+engine = "turbo"
+params = { slots = 1 }
+
+[[variants]]
+name = "fast"
+engine = "turbo"
+params = { slots = 8 }
+env = { THREADS = "1" }
+env_pass = ["CACHE"]
+
+[sampling]
+top_k = 40
+
+[workload]
+kind = "random"
+prompt_tokens = 128
+output_tokens = 256
+
+[[phases]]
+users = 10
+min_requests = 300
+min_duration = "30s"
+
+[[phases]]
+name = "thinkers"
+users = 10
+min_requests = 300
+think_time = "2s"
+
+[deadlines]
+load = "2min"
+"#;
+
+const TURBO: &str = r#"
+schema = 1
+program = "turbo"
+[launch]
+command = ["{program}", "--port", "{port}"]
+[params.slots]
+type = "integer"
+min = 1
+[ready]
+path = "/health"
+[endpoints]
+completions = "/v1/completions"
+[request.sampling]
+temperature = "temperature"
+top_k = "top_k"
+"#;
+
+fn host() -> FakeHost {
+    let mut host = FakeHost::default()
+        .with(PathKind::File, "/s/tiny.gguf", "")
+        .with(PathKind::File, "/s/tokenizer.json", "")
+        .with(PathKind::Folder, "/s/folder", "")
+        .with(PathKind::File, "/s/folder/tokenizer.json", "")
+        .with(PathKind::File, "/s/lone/m.gguf", "")
+        .with(PathKind::Program, "/s/bin/turbo", "")
+        .with(PathKind::Program, "/bin/turbo", "")
+        .with(PathKind::File, "/s/broken.toml", "schema = 1\nlunch = 2\n")
+        .with(PathKind::File, "/s/own.toml", TURBO)
+        .with(PathKind::File, "/engines/turbo.toml", TURBO)
+        .with(PathKind::File, "/engines/lost.toml", &TURBO.replace("\"turbo\"", "\"lost\""))
+        .with(PathKind::File, "/engines/bare.toml", &TURBO.replace("{program}", "x"));
+    host.path = vec!["/bin".into()];
+    host
+}
+
+fn try_sweep(text: &str) -> Result<Sweep, Problems> {
+    let library = Library::load(vec!["/engines".into()]).unwrap();
+    parse(Path::new("s/sweep.toml"), text, &library, &host())
+}
+
+pub(crate) fn sweep(text: &str) -> Sweep {
+    try_sweep(text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// Changes `RIGHT` in one place. `expected`: `line: message | help` of each problem.
+#[track_caller]
+fn check(from: &str, to: &str, expected: &[&str]) {
+    let text = RIGHT.replacen(from, to, 1);
+    assert_ne!(text, RIGHT, "{from}");
+    let got: Vec<String> = match try_sweep(&text) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.list().iter().map(shown).collect(),
+    };
+    assert_eq!(got, expected, "{from} -> {to}");
+}
+
+fn shown(problem: &form::Problem) -> String {
+    let help = problem.help.as_ref().map(|help| format!(" | {help}")).unwrap_or_default();
+    format!("{}: {}{help}", problem.line, problem.message)
+}
+
+#[test]
+fn a_right_sweep_is_read_whole() {
+    let sweep = sweep(RIGHT);
+    assert_eq!(sweep.name.as_str(), "two-of-turbo");
+    assert_eq!(sweep.blocks.get(), 2);
+    let [slow, fast] = &sweep.variants[..] else { panic!("{:?}", sweep.variants) };
+    assert_eq!(slow.program.as_deref(), Some("/s/bin/turbo"));
+    assert_eq!(slow.model.path, Path::new("/s/tiny.gguf"));
+    assert_eq!(slow.model.served_name, "tiny");
+    assert_eq!(slow.model.tokenizer, Path::new("/s/tokenizer.json"));
+    assert_eq!(fast.params["slots"], ParamValue::Integer(8));
+    assert_eq!(fast.env["THREADS"], "1");
+    assert_eq!(fast.env_pass, ["CACHE"]);
+    assert_eq!(sweep.sampling.0["temperature"], 0.0);
+    assert_eq!(sweep.sampling.0["top_k"], 40.0);
+    assert_eq!(sweep.workload.endpoint, Endpoint::Completions);
+    assert_eq!((sweep.warmup.requests, sweep.warmup.users.get()), (20, 10));
+    let names: Vec<&str> = sweep.phases.iter().map(|phase| phase.name.as_str()).collect();
+    assert_eq!(names, ["10-users", "thinkers"]);
+    assert_eq!(sweep.deadlines.load, Some(Duration::from_secs(120)));
+    assert_eq!(sweep.deadlines.stop, None);
+    assert_eq!(sweep.deadlines.phase, Duration::from_secs(1800));
+}
+
+#[test]
+fn ten_mistakes_are_told_at_once_with_line_and_remedy() {
+    let text = r#"schema = 1
+name = "a b"
+sede = 42
+[model]
+path = "teeny.gguf"
+[[variants]]
+name = "x"
+engine = "trubo"
+[[variants]]
+name = "y"
+engine = "turbo"
+params = { slot = 8 }
+[[variants]]
+name = "y"
+engine = "turbo"
+params = { slots = "8" }
+[workload]
+kind = "random"
+prompt_tokens = 0
+output_tokens = 256
+[sampling]
+min_p = 0.1
+[[phases]]
+users = 10
+min-requests = 300
+min_duration = 30
+"#;
+    let problems = try_sweep(text).unwrap_err().to_string();
+    let engines = "`bare`, `lost`, `turbo`";
+    for expected in [
+        "s/sweep.toml:2:8: `name`: \"a b\" cannot be a name\n  help: letters, digits, `-`, `_` and `.`, not starting with `.` or `-`, at most 64\n",
+        "s/sweep.toml:3:1: unknown key `sede`\n  help: did you mean `seed`? allowed here: ",
+        "s/sweep.toml:5:8: `path`: /s/teeny.gguf is not there\n  help: a local file or folder; sweepd downloads nothing\n",
+        "s/sweep.toml:8:10: `engine`: there is no engine `trubo`\n  help: did you mean `turbo`? engines: ",
+        "s/sweep.toml:12:12: engine `turbo` has no parameter `slot`\n  help: did you mean `slots`? its parameters: `slots`\n",
+        "s/sweep.toml:14:8: `name`: another variant has this name\n",
+        "s/sweep.toml:16:20: `slots`: expected a whole number, found text\n  help: write it without quotes: 8\n",
+        "s/sweep.toml:19:17: `prompt_tokens`: 0 is out of range\n  help: from 1 to 10000000\n",
+        "s/sweep.toml:25:1: unknown key `min-requests` in [[phases]]\n  help: did you mean `min_requests`? allowed here: ",
+        "s/sweep.toml:26:16: `min_duration`: expected a span of time, found a whole number\n  help: a number needs its unit: \"30s\"?\n",
+        "\n10 problems",
+    ] {
+        assert!(problems.contains(expected), "{expected}\nis not in\n{problems}");
+    }
+    assert!(engines.split(", ").all(|engine| problems.contains(engine)), "{problems}");
+}
+
+#[test]
+fn variants_and_their_engines() {
+    check("\"fast\"", "\"slow\"", &["19: `name`: another variant has this name"]);
+    check(
+        "engine = \"turbo\"",
+        "engine = \"lost\"",
+        &[
+            "15: `engine`: there is no program \"lost\" in PATH | [engines.lost] program = \"path/to/lost\"",
+        ],
+    );
+    check("[engines.turbo]\nprogram = \"bin/turbo\"", "", &[]);
+    check("program = \"bin/turbo\"", "program = \"turbo\"", &[]);
+    check(
+        "program = \"bin/turbo\"",
+        "program = \"./tiny.gguf\"",
+        &["11: `program`: /s/tiny.gguf may not be run | chmod +x /s/tiny.gguf"],
+    );
+    check(
+        "program = \"bin/turbo\"",
+        "file = \"broken.toml\"",
+        &[
+            "1: missing `endpoints`",
+            "1: missing `ready`",
+            "1: missing `request`",
+            "2: unknown key `lunch` | did you mean `launch`? allowed here: `schema`, `simulated`, \
+             `program`, `version`, `launch`, `params`, `ready`, `endpoints`, `request`, `stop`, \
+             `metrics`, `failure`",
+        ],
+    );
+    check(
+        "program = \"bin/turbo\"",
+        "file = \"none.toml\"",
+        &["15: `engine`: cannot read /s/none.toml: entity not found"],
+    );
+    check("program = \"bin/turbo\"", "file = \"own.toml\"", &[]);
+    check(
+        "params = { slots = 1 }",
+        "env = { \"A-B\" = \"1\" }",
+        &[
+            "16: \"A-B\" cannot be an environment variable | letters, digits and `_`, not starting with a digit",
+        ],
+    );
+    check(
+        "params = { slots = 1 }",
+        "env = { A = 1 }",
+        &["16: `A`: expected text, found a whole number | write it in quotes: \"1\""],
+    );
+}
+
+#[test]
+fn settings_of_an_engine_that_nobody_can_use() {
+    let problems =
+        try_sweep(&format!("{RIGHT}\n[engines.trubo]\nprogram = \"turbo\"")).unwrap_err();
+    let [problem] = problems.list() else { panic!("{problems}") };
+    assert_eq!(problem.message, "there is no engine `trubo`");
+    assert!(problem.help.as_ref().unwrap().starts_with("did you mean `turbo`?"), "{problems}");
+
+    let bare =
+        RIGHT.replace("turbo\"\nparams", "bare\"\nparams").replace("engines.turbo", "engines.bare");
+    let problems = try_sweep(&bare).unwrap_err();
+    let [problem] = problems.list() else { panic!("{problems}") };
+    assert_eq!(problem.message, "engine `bare` runs no program of its own");
+}
+
+#[test]
+fn models_and_tokenizers() {
+    check("[model]\npath = \"tiny.gguf\"", "", &["1: missing `model`"]);
+    check("path = \"tiny.gguf\"", "path = \"folder\"", &[]);
+    check(
+        "path = \"tiny.gguf\"",
+        "path = \"lone/m.gguf\"",
+        &[
+            "8: `path`: /s/lone/tokenizer.json is not there | prompts of exact length need the model's own: `tokenizer = \"…\"`",
+        ],
+    );
+    check(
+        "path = \"tiny.gguf\"",
+        "path = \"tiny.gguf\"\ntokenizer = \"t.json\"",
+        &["9: `tokenizer`: /s/t.json is not there"],
+    );
+    check(
+        "path = \"tiny.gguf\"",
+        "path = \"lone/m.gguf\"\ntokenizer = \"folder/tokenizer.json\"",
+        &[],
+    );
+    let own = RIGHT
+        .replace("[model]\npath = \"tiny.gguf\"", "")
+        .replace("engine = \"turbo\"", "engine = \"turbo\"\nmodel = { path = \"folder\" }");
+    let sweep = sweep(&own);
+    assert_eq!(sweep.variants[1].model.served_name, "folder");
+}
+
+#[test]
+fn the_load() {
+    check(
+        "kind = \"random\"",
+        "kind = \"rnd\"",
+        &["29: `kind`: \"rnd\" is not a choice | choices: `random`"],
+    );
+    check(
+        "kind = \"random\"",
+        "kind = \"random\"\nendpoint = \"chat\"",
+        &["30: `endpoint`: engine `turbo` has no endpoint `chat` | it has `completions`"],
+    );
+    check("top_k = 40", "top_k = 40.5", &["26: `top_k`: expected a whole number"]);
+    check(
+        "top_k = 40",
+        "min_p = 0.5",
+        &[
+            "26: engine `turbo` has no field for the sampling parameter `min_p` | its file maps: `temperature`, `top_k`",
+        ],
+    );
+    check(
+        "top_k = 40",
+        "topk = 40",
+        &["26: `topk` is no sampling parameter | did you mean `top_k`? sampling parameters: \
+         `temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty`, `presence_penalty`, \
+         `frequency_penalty`, `seed`"],
+    );
+    check(
+        "name = \"thinkers\"\n",
+        "",
+        &[
+            "38: another phase has the name `10-users` | phases with as many users need a `name` each",
+        ],
+    );
+    check(
+        "name = \"thinkers\"",
+        "name = \"10-users\"",
+        &["39: another phase has the name `10-users`"],
+    );
+    check(
+        "name = \"thinkers\"",
+        "name = \"warmup\"",
+        &["39: `name`: `warmup` is the warm-up's name"],
+    );
+    check(
+        "min_requests = 300\nmin_duration = \"30s\"",
+        "",
+        &[
+            "33: neither `min_requests` nor `min_duration` in [[phases]] | the phase ends when both are met",
+        ],
+    );
+    check(
+        "min_requests = 300\nmin_duration = \"30s\"",
+        "min_requests = 0",
+        &[
+            "33: the phase would end before it began | the phase ends when `min_requests` and `min_duration` are met",
+        ],
+    );
+    check(
+        "load = \"2min\"",
+        "phase = \"10s\"",
+        &[
+            "36: `min_duration`: is longer than a phase may last | raise `phase` in [deadlines], which is 10s",
+        ],
+    );
+    check(
+        "load = \"2min\"",
+        "stall = \"0s\"",
+        &["45: `stall`: \"0s\" is out of range | from 1s to 7days"],
+    );
+    check("users = 10", "users = 0", &["34: `users`: 0 is out of range | from 1 to 100000"]);
+}
+
+#[test]
+fn a_sweep_of_nothing_is_no_sweep() {
+    let problems = try_sweep("schema = 1\nname = 'x'\nvariants = []\nphases = []\n").unwrap_err();
+    let messages: Vec<String> = problems.list().iter().map(shown).collect();
+    assert_eq!(
+        messages,
+        [
+            "1: missing `model`",
+            "1: missing `workload`",
+            "3: `variants`: is an empty list",
+            "4: `phases`: is an empty list",
+        ]
+    );
+}
+
+#[test]
+fn warm_up_is_twice_the_largest_phase_unless_said_otherwise() {
+    for (addition, users, expected) in [
+        ("", 4, (8, 4)),
+        ("", 500, (64, 64)),
+        ("[warmup]\nrequests = 3", 10, (3, 3)),
+        ("[warmup]\nrequests = 0", 10, (0, 1)),
+        ("[warmup]\nusers = 2", 10, (20, 2)),
+    ] {
+        let text = RIGHT.replace("users = 10", &format!("users = {users}"));
+        let text = text.replace("name = \"thinkers\"\nusers = ", "name = \"t\"\nusers = 1 # ");
+        let warmup = sweep(&format!("{text}{addition}")).warmup;
+        assert_eq!((warmup.requests, warmup.users.get()), expected, "{addition} {users}");
+    }
+}
+
+#[test]
+fn renaming_an_engine_changes_nothing_but_its_name() {
+    let renamed = RIGHT.replace("\"turbo\"", "\"other\"");
+    let renamed = renamed.replace("[engines.turbo]", "[engines.other]\nfile = \"own.toml\"");
+    let [a, b] = [sweep(RIGHT), sweep(&renamed)];
+    let as_text = |sweep: &Sweep, name: &str, file: &str| {
+        format!("{sweep:?}").replace(&format!("Name(\"{name}\")"), "NAME").replace(file, "FILE")
+    };
+    assert_eq!(as_text(&a, "turbo", "/engines/turbo.toml"), as_text(&b, "other", "/s/own.toml"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_text_makes_it_panic(at in 0..RIGHT.len(), cut in 0..30_usize, text in "\\PC{0,4}") {
+        let end = (at + cut).min(RIGHT.len());
+        try_sweep(&format!("{}{text}{}", &RIGHT[..at], &RIGHT[end..])).ok();
+    }
+}
