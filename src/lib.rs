@@ -9,3 +9,4 @@ mod run;
 mod seed;
 mod sweep;
 mod units;
+mod workload;

@@ -1,0 +1,3 @@
+//! What is asked: prompts of an exact length.
+
+pub(crate) mod prompts;

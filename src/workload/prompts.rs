@@ -1,0 +1,166 @@
+//! Random prompts of an exact number of tokens, by the model's own tokenizer.
+//!
+//! A prompt is words joined by single spaces. The words are those of the vocabulary that add one
+//! token each; the count is then checked by encoding the whole prompt, and words are added or
+//! taken away until it is exact. It reads the tokenizer's file and nothing else.
+//!
+//! Invariant: a prompt is a function of the tokenizer, the seed, the user and the turn, and its
+//! length is never approximate: a prompt that cannot be made exact is an error.
+
+use crate::seed::{Seed, Stream};
+use std::path::{Path, PathBuf};
+use tokenizers::Tokenizer;
+
+/// Vocabulary entries that are tried at most, spread evenly over the vocabulary.
+const MAX_TRIED: usize = 8192;
+/// Words that are kept at most: enough for prompts to differ from the first word on.
+const MAX_WORDS: usize = 4096;
+/// With fewer, prompts would begin alike too often.
+const MIN_WORDS: usize = 16;
+/// Corrections of one draw, and draws for one prompt.
+const MAX_FIXES: u32 = 16;
+const MAX_DRAWS: u32 = 16;
+
+/// Why there are no prompts. Each message completes "cannot make prompts: …".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PromptError {
+    #[error("cannot read the tokenizer {}: {source}", .path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} is no tokenizer: {reason}", .path.display())]
+    NoTokenizer { path: PathBuf, reason: String },
+    #[error("{} has {found} words that make one token each; at least {MIN_WORDS} are needed", .path.display())]
+    TooFewWords { path: PathBuf, found: usize },
+    #[error("the tokenizer failed: {0}")]
+    Encode(String),
+    #[error("no prompt of exactly {tokens} tokens was found")]
+    NotExact { tokens: u32 },
+}
+
+/// A prompt and its length both ways.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    /// Tokens of the text alone.
+    pub(crate) content_tokens: u32,
+    /// With those that the tokenizer puts around a text: what `/v1/completions` counts.
+    pub(crate) total_tokens: u32,
+}
+
+/// Makes prompts of one length from one tokenizer.
+#[derive(Debug)]
+pub(crate) struct Prompter {
+    tokenizer: Tokenizer,
+    words: Vec<String>,
+    seed: Seed,
+    tokens: u32,
+}
+
+impl Prompter {
+    pub(crate) fn load(path: &Path, tokens: u32, seed: Seed) -> Result<Self, PromptError> {
+        let json = std::fs::read(path)
+            .map_err(|source| PromptError::Read { path: path.to_owned(), source })?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
+            PromptError::NoTokenizer { path: path.to_owned(), reason: error.to_string() }
+        })?;
+        // A file may ask for both; either would falsify a count.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| PromptError::Encode(error.to_string()))?;
+        let words = usable_words(&tokenizer);
+        if words.len() < MIN_WORDS {
+            return Err(PromptError::TooFewWords { path: path.to_owned(), found: words.len() });
+        }
+        Ok(Self { tokenizer, words, seed, tokens })
+    }
+
+    /// The prompt of this user's turn.
+    pub(crate) fn prompt(&self, user: u32, turn: u32) -> Result<Prompt, PromptError> {
+        let mut stream = self.seed.nth(user.into()).nth(turn.into()).stream();
+        for _ in 0..MAX_DRAWS {
+            if let Some(text) = self.draw(&mut stream)? {
+                let total = self.count(&text, true)?;
+                return Ok(Prompt { text, content_tokens: self.tokens, total_tokens: total });
+            }
+        }
+        Err(PromptError::NotExact { tokens: self.tokens })
+    }
+
+    /// One draw, corrected until it is exact; `None` if it cannot be.
+    fn draw(&self, stream: &mut Stream) -> Result<Option<String>, PromptError> {
+        let wanted = usize::try_from(self.tokens).unwrap_or(usize::MAX);
+        let mut words: Vec<&str> = (0..wanted).map(|_| self.word(stream)).collect();
+        for _ in 0..MAX_FIXES {
+            let text = words.join(" ");
+            let counted = usize::try_from(self.count(&text, false)?).unwrap_or(usize::MAX);
+            if counted == wanted {
+                return Ok(Some(text));
+            }
+            if counted > wanted {
+                let left = words.len().saturating_sub(counted - wanted);
+                if left == 0 {
+                    return Ok(None);
+                }
+                words.truncate(left);
+            } else {
+                words.extend((counted..wanted).map(|_| self.word(stream)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn word(&self, stream: &mut Stream) -> &str {
+        self.words.get(stream.below(self.words.len())).map_or("", String::as_str)
+    }
+
+    fn count(&self, text: &str, with_special: bool) -> Result<u32, PromptError> {
+        count(&self.tokenizer, text, with_special)
+    }
+}
+
+fn count(tokenizer: &Tokenizer, text: &str, with_special: bool) -> Result<u32, PromptError> {
+    let encoding = tokenizer
+        .encode_fast(text, with_special)
+        .map_err(|error| PromptError::Encode(error.to_string()))?;
+    u32::try_from(encoding.len()).map_err(|error| PromptError::Encode(error.to_string()))
+}
+
+/// The words of the vocabulary that add exactly one token between two other words.
+fn usable_words(tokenizer: &Tokenizer) -> Vec<String> {
+    let mut vocabulary: Vec<(u32, String)> = tokenizer
+        .get_vocab(false)
+        .into_iter()
+        .filter_map(|(token, id)| Some((id, plain_word(&token)?)))
+        .collect();
+    // By id, so that a map's order does not matter; the ids order common words first.
+    vocabulary.sort_unstable();
+    let stride = vocabulary.len().div_ceil(MAX_TRIED).max(1);
+    let tried = || vocabulary.iter().step_by(stride).map(|(_, word)| word.as_str());
+    let tokens = |text: &str| count(tokenizer, text, false).ok();
+    let Some((anchor, alone)) = tried().find_map(|word| {
+        let one = tokens(&format!("{word} {word}"))?;
+        let two = tokens(&format!("{word} {word} {word}"))?;
+        (two == one + 1).then_some((word, one))
+    }) else {
+        return Vec::new();
+    };
+    let mut words: Vec<String> = tried()
+        .filter(|word| tokens(&format!("{anchor} {word} {anchor}")) == Some(alone + 1))
+        .map(str::to_owned)
+        .collect();
+    let keep = words.len().div_ceil(MAX_WORDS).max(1);
+    words = words.into_iter().step_by(keep).collect();
+    // `Ġfoo` and `foo` are two tokens and one word.
+    let mut seen = std::collections::HashSet::new();
+    words.retain(|word| seen.insert(word.clone()));
+    words
+}
+
+/// A vocabulary entry as a word of two to twelve ASCII letters, without its mark of a space.
+fn plain_word(token: &str) -> Option<String> {
+    let word = token.trim_start_matches(['\u{120}', '\u{2581}']);
+    let fits = (2..=12).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphabetic());
+    fits.then(|| word.to_owned())
+}
+
+#[cfg(test)]
+#[path = "prompts_tests.rs"]
+pub(crate) mod tests;
