@@ -5,6 +5,7 @@ mod clock;
 mod engine;
 mod form;
 mod ids;
+mod load;
 mod run;
 mod seed;
 mod sweep;

@@ -1,0 +1,71 @@
+//! sweepd's side of a load process: starts it, hands it its plan, reads its events.
+//!
+//! Dropping the handle closes its stdin, and that ends it.
+
+use super::message::{LoadEvent, LoadPlan};
+use std::io;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// After its last event and the end of its stdin, it has nothing left to do.
+const EXIT: Duration = Duration::from_secs(10);
+
+/// A running load process.
+#[derive(Debug)]
+pub(crate) struct LoadHandle {
+    child: Child,
+    orders: Option<ChildStdin>,
+    events: Lines<BufReader<ChildStdout>>,
+}
+
+impl LoadHandle {
+    pub(crate) async fn start(sweepd: &Path, plan: &LoadPlan) -> io::Result<Self> {
+        let mut child = Command::new(sweepd)
+            .arg("__load")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            // Ctrl-C in the terminal is for sweepd alone, which then stops the load in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = || io::Error::other("the load process has no pipes");
+        let mut orders = child.stdin.take().ok_or_else(missing)?;
+        let events = BufReader::new(child.stdout.take().ok_or_else(missing)?).lines();
+        orders.write_all(format!("{}\n", serde_json::to_string(plan)?).as_bytes()).await?;
+        Ok(Self { child, orders: Some(orders), events })
+    }
+
+    /// The next event; `None` when the process is gone. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Option<LoadEvent> {
+        loop {
+            let line = self.events.next_line().await.ok()??;
+            if let Ok(event) = serde_json::from_str(&line) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Asks it to close its streams and to say `Done`.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(orders) = &mut self.orders {
+            orders.write_all(b"stop\n").await.ok();
+        }
+    }
+
+    /// Waits for its exit after its last event; how it ended, in words, when that was not well.
+    pub(crate) async fn reap(mut self) -> Option<String> {
+        self.orders = None;
+        match timeout(EXIT, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => None,
+            Ok(Ok(status)) => Some(format!("the load process ended with {status}")),
+            Ok(Err(error)) => Some(format!("the load process could not be waited for: {error}")),
+            // Dropping the child kills it.
+            Err(_) => Some("the load process did not exit and was killed".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What crosses the border to the load process: one plan in, one event a line out.
+//!
+//! The plan is one line of JSON on stdin. Stdin then stays open: a line `stop` ends the phase
+//! now (streams are closed, their requests recorded as cancelled), and end of file means that
+//! the parent is gone, which ends it too. Records go to a file of frames (`load::frames`).
+
+use crate::ids::Name;
+use crate::run::phase::PhaseFacts;
+use crate::sweep::def::Endpoint;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// One phase to drive. Durations are nanoseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LoadPlan {
+    pub(crate) phase: Name,
+    /// IPv4 literal; engines are reached on loopback.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Path and body without the prompt.
+    pub(crate) request: RequestPlan,
+    pub(crate) prompts: PromptPlan,
+    pub(crate) users: u32,
+    pub(crate) min_requests: u32,
+    pub(crate) min_duration_ns: u64,
+    pub(crate) think_time_ns: u64,
+    pub(crate) phase_deadline_ns: u64,
+    pub(crate) request_deadline_ns: u64,
+    pub(crate) stall_ns: u64,
+    pub(crate) keep_alive_ns: u64,
+    /// Where the frames of records go. Created by the load process; must not exist.
+    pub(crate) records: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RequestPlan {
+    pub(crate) path: String,
+    pub(crate) endpoint: Endpoint,
+    /// Every field but the prompt: model, stream, sampling, forced length.
+    pub(crate) body: serde_json::Map<String, serde_json::Value>,
+    pub(crate) output_tokens: u32,
+    /// Streams end with `data: [DONE]`; without it a finish reason and a clean end are enough.
+    pub(crate) done_marker: bool,
+}
+
+/// Prompts are a function of these and of user and turn: never of the variant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PromptPlan {
+    pub(crate) tokenizer: PathBuf,
+    pub(crate) prompt_tokens: u32,
+    /// `Seed` of this block and phase, already branched.
+    pub(crate) seed: u64,
+}
+
+/// One line on the load process's stdout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub(crate) enum LoadEvent {
+    /// Prompts are built; the first request is about to be sent.
+    Started,
+    /// Once a second.
+    Tick(LoadTick),
+    /// The last line of a phase that was driven to its end, whatever the end.
+    Done { facts: PhaseFacts },
+    /// The load process could not do its work: sweepd's fault or the machine's.
+    Broken { reason: String },
+}
+
+/// Counters since the phase began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LoadTick {
+    pub(crate) elapsed_ns: u64,
+    pub(crate) in_flight: u32,
+    pub(crate) sent: u64,
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
+    /// Events with a choice in them.
+    pub(crate) chunks: u64,
+    /// Output tokens reported by finished requests.
+    pub(crate) output_tokens: u64,
+    /// Since any stream brought a byte, while requests are in flight.
+    pub(crate) silent_ns: u64,
+}

@@ -1,0 +1,22 @@
+//! The load generator: a process of its own that drives streams and stamps them. Edge.
+//!
+//! One line of JSON in (`LoadPlan`), lines of JSON out (`LoadEvent`), records into a file of
+//! frames. `stream`, `rules` and the parsers under them decide; `driver`, `users` and `conn` do.
+
+mod clock;
+mod conn;
+mod driver;
+mod event;
+pub(crate) mod frames;
+pub(crate) mod handle;
+mod http;
+pub(crate) mod message;
+mod process;
+mod request;
+mod rules;
+mod sse;
+mod stream;
+mod supply;
+mod users;
+
+pub(crate) use process::main;

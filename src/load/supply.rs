@@ -1,0 +1,166 @@
+//! Requests ready to be sent, ahead of the users who will send them.
+//!
+//! Tokenising takes longer than sending, so it happens before the phase, and after that in a
+//! thread of low priority that follows each user's turns. It never makes a prompt in the loop: a
+//! user whose next request is not there waits, and the wait shows between scheduled and sent.
+//!
+//! Invariant: a user's requests come in the order of turns, each once.
+
+use super::message::LoadPlan;
+use super::request::RequestTemplate;
+use crate::seed::Seed;
+use crate::sweep::def::Endpoint;
+use crate::workload::prompts::{PromptError, Prompter};
+use nix::sys::eventfd::EventFd;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+/// Requests that are made before the phase begins, at most.
+const MAX_AHEAD: u32 = 4096;
+
+/// Why requests could not be made. Each message completes "cannot make requests: …".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupplyError {
+    #[error("cannot make prompts: {0}")]
+    Prompt(#[from] PromptError),
+    #[error("cannot write the request as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot start the thread that makes prompts: {0}")]
+    Thread(std::io::Error),
+}
+
+/// One request, ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) turn: u32,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) prompt_tokens: u32,
+    /// Absent where the server's own template is around the prompt.
+    pub(crate) prompt_tokens_expected: Option<u32>,
+}
+
+struct Maker {
+    prompter: Prompter,
+    template: RequestTemplate,
+    endpoint: Endpoint,
+}
+
+impl Maker {
+    fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
+        let prompt = self.prompter.prompt(user, turn)?;
+        let expected = match self.endpoint {
+            Endpoint::Completions => Some(prompt.total_tokens),
+            Endpoint::Chat => None,
+        };
+        Ok(Prepared {
+            turn,
+            bytes: self.template.bytes(&prompt.text)?,
+            prompt_tokens: prompt.content_tokens,
+            prompt_tokens_expected: expected,
+        })
+    }
+}
+
+type Made = Result<(u32, Prepared), SupplyError>;
+
+/// The requests of all users.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    ready: Vec<VecDeque<Prepared>>,
+    /// Asks the thread for a user's turn. It ends when this is dropped.
+    ask: mpsc::Sender<(u32, u32)>,
+    made: mpsc::Receiver<Made>,
+    /// How many turns each user is kept ahead.
+    ahead: u32,
+}
+
+impl Supply {
+    /// Makes the first requests, then leaves the rest to a thread, which writes `wake` whenever
+    /// it made one.
+    pub(crate) fn start(plan: &LoadPlan, wake: Arc<EventFd>) -> Result<Self, SupplyError> {
+        let prompts = &plan.prompts;
+        let maker = Maker {
+            prompter: Prompter::load(
+                &prompts.tokenizer,
+                prompts.prompt_tokens,
+                Seed::new(prompts.seed),
+            )?,
+            template: RequestTemplate::new(plan)?,
+            endpoint: plan.request.endpoint,
+        };
+        let ahead = turns_ahead(plan.users, plan.min_requests);
+        let ready = (0..plan.users)
+            .map(|user| (0..ahead).map(|turn| maker.make(user, turn)).collect())
+            .collect::<Result<_, _>>()?;
+        let (ask, asked) = mpsc::channel();
+        let (send, made) = mpsc::channel();
+        std::thread::Builder::new()
+            .name("prompts".to_owned())
+            .spawn(move || refill(&maker, &asked, &send, &wake))
+            .map_err(SupplyError::Thread)?;
+        Ok(Self { ready, ask, made, ahead })
+    }
+
+    /// The user's next request, if it is there.
+    pub(crate) fn take(&mut self, user: u32) -> Option<Prepared> {
+        let queue = self.ready.get_mut(usize::try_from(user).ok()?)?;
+        let next = queue.pop_front()?;
+        // A thread that is gone has sent its error, which `collect` hands on.
+        let _: Result<(), mpsc::SendError<_>> = self.ask.send((user, next.turn + self.ahead));
+        Some(next)
+    }
+
+    /// Takes in what the thread has made; the users who got something.
+    pub(crate) fn collect(&mut self) -> Result<Vec<u32>, SupplyError> {
+        let mut users = Vec::new();
+        for made in self.made.try_iter() {
+            let (user, prepared) = made?;
+            if let Some(queue) =
+                usize::try_from(user).ok().and_then(|user| self.ready.get_mut(user))
+            {
+                queue.push_back(prepared);
+                users.push(user);
+            }
+        }
+        Ok(users)
+    }
+}
+
+/// Enough for every user's first turn and, spread evenly, for the requests that are asked for.
+fn turns_ahead(users: u32, min_requests: u32) -> u32 {
+    let users = users.max(1);
+    let wanted = min_requests.div_ceil(users).saturating_add(1);
+    wanted.min(MAX_AHEAD / users).max(1)
+}
+
+fn refill(
+    maker: &Maker,
+    asked: &mpsc::Receiver<(u32, u32)>,
+    send: &mpsc::Sender<Made>,
+    wake: &EventFd,
+) {
+    // On Linux this is the thread's own priority. Without it the loop shares its CPU more evenly.
+    let _: Result<i32, rustix::io::Errno> = rustix::process::nice(10);
+    for (user, turn) in asked {
+        let made = maker.make(user, turn).map(|prepared| (user, prepared));
+        let failed = made.is_err();
+        if send.send(made).is_err() || wake.write(1).is_err() || failed {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pool_covers_the_phase_within_its_bound() {
+        for (users, min_requests, want) in
+            [(1, 0, 1), (10, 100, 11), (50, 60, 3), (1, 100_000, 4096), (5000, 10_000, 1)]
+        {
+            assert_eq!(turns_ahead(users, min_requests), want, "{users} users");
+        }
+    }
+}

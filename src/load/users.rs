@@ -1,0 +1,469 @@
+//! What one user does: wait, connect, send, read, and again. Edge.
+//!
+//! The users' half of the driver: no O(users) work on any event.
+//!
+//! Invariant: a flight ends in `finish`, and only there, with its one record.
+
+use super::conn::{Conn, Received};
+use super::driver::{DriveError, Driver, now, system};
+use super::rules::backoff;
+use super::stream::{Asked, Read, Stream};
+use super::supply::Prepared;
+use crate::run::record::{RequestOutcome, RequestRecord};
+use crate::units::MonoNs;
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
+use std::cmp::Reverse;
+use std::time::Duration;
+
+/// A server may close an idle connection a little before its own limit.
+const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
+
+/// A request under way.
+#[derive(Debug)]
+struct Flight {
+    stream: Stream,
+    /// Kept until the end: a lost race sends it again.
+    request: Prepared,
+    written: usize,
+    connected: bool,
+    /// When connecting began.
+    began: MonoNs,
+    last_byte: MonoNs,
+    deadline: MonoNs,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Thinking, or backing off; then the next request is due.
+    Waiting {
+        until: MonoNs,
+    },
+    /// Its request is due; it waits for its turn in `starts`, or for its prompt.
+    Due {
+        scheduled: MonoNs,
+    },
+    Flying(Box<Flight>),
+}
+
+/// One user and its connection.
+#[derive(Debug)]
+pub(crate) struct User {
+    state: State,
+    conn: Option<Conn>,
+    /// Tells events of this connection from those of one closed in the same turn.
+    generation: u32,
+    idle_since: MonoNs,
+    /// The live entry in the heap of timers.
+    timer: Option<MonoNs>,
+    failures: u32,
+    has_sent: bool,
+    lacks_prompt: bool,
+}
+
+impl User {
+    pub(crate) const fn new(due: MonoNs) -> Self {
+        Self {
+            state: State::Due { scheduled: due },
+            conn: None,
+            generation: 0,
+            idle_since: due,
+            timer: None,
+            failures: 0,
+            has_sent: false,
+            lacks_prompt: false,
+        }
+    }
+
+    pub(crate) fn clock_stepped(&mut self) {
+        if let State::Flying(flight) = &mut self.state {
+            flight.stream.clock_stepped();
+        }
+    }
+
+    fn flight(&mut self) -> Option<&mut Flight> {
+        match &mut self.state {
+            State::Flying(flight) => Some(flight),
+            State::Waiting { .. } | State::Due { .. } => None,
+        }
+    }
+}
+
+fn make_key(user: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(user)
+}
+
+/// User and generation of a connection.
+fn split_key(key: u64) -> (u32, u32) {
+    let low = u32::try_from(key & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (low, u32::try_from(key >> 32).unwrap_or(u32::MAX))
+}
+
+impl Driver {
+    fn user(&mut self, user: u32) -> Option<&mut User> {
+        self.users.get_mut(usize::try_from(user).ok()?)
+    }
+
+    /// A user's prompt was made; if it waited for it, it is due.
+    pub(super) fn prompt_arrived(&mut self, user: u32) {
+        if self.user(user).is_some_and(|user| std::mem::take(&mut user.lacks_prompt)) {
+            self.starts.push_back(user);
+        }
+    }
+
+    /// Begins the next request of a user whose time has come.
+    pub(super) fn begin(&mut self, id: u32, now: MonoNs) -> Result<(), DriveError> {
+        let Some(State::Due { scheduled }) = self.user(id).map(|user| &user.state) else {
+            return Ok(());
+        };
+        let scheduled = *scheduled;
+        let Some(request) = self.supply.take(id) else {
+            if let Some(user) = self.user(id) {
+                user.lacks_prompt = true;
+            }
+            return Ok(());
+        };
+        let asked = Asked {
+            index: self.next_index,
+            user: id,
+            turn: request.turn,
+            scheduled,
+            prompt_tokens: request.prompt_tokens,
+            prompt_tokens_expected: request.prompt_tokens_expected,
+            output_tokens: self.plan.request.output_tokens,
+            done_marker: self.plan.request.done_marker,
+        };
+        self.next_index += 1;
+        self.tick.sent += 1;
+        self.watch.began(now);
+        let deadline = now.plus(Duration::from_nanos(self.plan.request_deadline_ns));
+        let flight = Flight {
+            stream: Stream::new(&asked),
+            request,
+            written: 0,
+            connected: false,
+            began: now,
+            last_byte: now,
+            deadline,
+        };
+        let due = deadline.min(now.plus(Duration::from_nanos(self.plan.stall_ns)));
+        let keep_alive = Duration::from_nanos(self.plan.keep_alive_ns);
+        let Some(user) = self.user(id) else { return Ok(()) };
+        user.state = State::Flying(Box::new(flight));
+        let idle = now.since(user.idle_since);
+        let fresh = idle < keep_alive.saturating_sub(KEEP_ALIVE_MARGIN);
+        let reuse = fresh && user.conn.as_ref().is_some_and(Conn::is_quiet);
+        self.arm(id, due);
+        if !reuse {
+            return self.connect(id, now);
+        }
+        if let Some(flight) = self.user(id).and_then(User::flight) {
+            flight.connected = true;
+            flight.stream.on_reused_connection();
+        }
+        self.write(id)
+    }
+
+    fn connect(&mut self, id: u32, now: MonoNs) -> Result<(), DriveError> {
+        let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
+            return Ok(());
+        };
+        user.conn = None;
+        user.generation = user.generation.wrapping_add(1);
+        if let Some(flight) = user.flight() {
+            flight.connected = false;
+            flight.written = 0;
+            // Read again: other users may have connected since this turn began.
+            flight.began = super::driver::now()?;
+        }
+        match Conn::open(self.address, &self.epoll, make_key(id, user.generation)) {
+            Ok(conn) => {
+                user.conn = Some(conn);
+                Ok(())
+            }
+            Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC)) => {
+                Err(system("open a connection")(error))
+            }
+            Err(error) => self.give_up(id, RequestOutcome::Refused, error.desc(), now),
+        }
+    }
+
+    /// Something happened on a connection.
+    pub(super) fn on_socket(&mut self, key: u64, events: EpollFlags) -> Result<(), DriveError> {
+        let (id, generation) = split_key(key);
+        let Some(user) = self.user(id).filter(|user| user.generation == generation) else {
+            return Ok(());
+        };
+        let Some(flight) = user.flight() else {
+            // Idle: the server closed it, or said something that nobody asked for.
+            if events
+                .intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP)
+            {
+                user.conn = None;
+            }
+            return Ok(());
+        };
+        let unwritten = flight.written < flight.request.bytes.len();
+        if !flight.connected {
+            self.on_connected(id)?;
+        } else if unwritten && events.contains(EpollFlags::EPOLLOUT) {
+            self.write(id)?;
+        }
+        let closing = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
+        // Writing may have led to a new connection, which these events are not about.
+        let same = self.user(id).is_some_and(|user| user.generation == generation);
+        if same && events.intersects(EpollFlags::EPOLLIN | closing) {
+            self.read(id, events.intersects(closing))?;
+        }
+        Ok(())
+    }
+
+    fn on_connected(&mut self, id: u32) -> Result<(), DriveError> {
+        let now = now()?;
+        let Some(user) = self.user(id) else { return Ok(()) };
+        let connected = user.conn.as_ref().map_or(Err(Errno::ENOTCONN), Conn::connect_result);
+        match (connected, user.flight()) {
+            (Ok(()), Some(flight)) => {
+                flight.connected = true;
+                flight.last_byte = now;
+                flight.stream.connected(now.since_ns(flight.began));
+                self.write(id)
+            }
+            (Ok(()), None) => Ok(()),
+            (Err(error), _) => self.give_up(id, RequestOutcome::Refused, error.desc(), now),
+        }
+    }
+
+    /// Writes as much as the socket takes.
+    fn write(&mut self, id: u32) -> Result<(), DriveError> {
+        let at = now()?;
+        let Some(user) = self.user(id) else { return Ok(()) };
+        let first = !std::mem::replace(&mut user.has_sent, true);
+        let User { state: State::Flying(flight), conn: Some(conn), .. } = user else {
+            return Ok(());
+        };
+        if flight.written == 0 {
+            flight.stream.sending(at);
+            flight.last_byte = at;
+        }
+        let mut failed = false;
+        while let Some(rest) = flight.request.bytes.get(flight.written..).filter(|r| !r.is_empty())
+        {
+            match conn.send(rest) {
+                Ok(sent) => flight.written += sent,
+                Err(Errno::EAGAIN) => break,
+                Err(Errno::EINTR) => {}
+                Err(_) => {
+                    // The server may have answered before it closed: reading tells.
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        if first {
+            self.not_yet_sent = self.not_yet_sent.saturating_sub(1);
+            if self.not_yet_sent == 0 {
+                self.full_at = Some(at);
+            }
+        }
+        if failed { self.read(id, true) } else { Ok(()) }
+    }
+
+    /// Reads until the socket is empty; `closing`: until its end.
+    fn read(&mut self, id: u32, closing: bool) -> Result<(), DriveError> {
+        loop {
+            let began = now()?;
+            let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
+                return Ok(());
+            };
+            let User { state: State::Flying(flight), conn: Some(conn), .. } = user else {
+                return Ok(());
+            };
+            match conn.receive(&mut self.buffer) {
+                Received::Bytes { length, stamp_realtime_ns } => {
+                    let drained = length < self.buffer.bytes.len();
+                    let earliest = flight.stream.earliest_answer();
+                    let placed = match stamp_realtime_ns {
+                        // Nearly always the stamp lies before the read, and one clock is enough.
+                        Some(stamp) => match self.offset.place(stamp, earliest, began) {
+                            Some(at) if at < began => Some(at),
+                            _ => self.offset.place(stamp, earliest, now()?),
+                        },
+                        None => None,
+                    };
+                    self.stamped_reads += u64::from(stamp_realtime_ns.is_some());
+                    let at = match placed {
+                        Some(at) => at,
+                        None => now()?,
+                    };
+                    // A loop that was stopped while it waited shows only in this.
+                    let lag = began.since_ns(at);
+                    self.cost.max_turn_gap_ns = self.cost.max_turn_gap_ns.max(lag);
+                    let bytes = self.buffer.bytes.get(..length).unwrap_or_default();
+                    let read = Read { bytes, began, at, from_kernel: placed.is_some(), drained };
+                    let progress = flight.stream.on_read(&read, &self.classifier);
+                    flight.last_byte = began;
+                    let whole = flight.written >= flight.request.bytes.len();
+                    self.watch.got_bytes(began);
+                    self.cost.reads += 1;
+                    self.cost.coalesced_reads += u64::from(progress.events > 1);
+                    self.tick.chunks += u64::from(progress.chunks);
+                    if progress.ended {
+                        return self.finish(id, whole && !closing, began);
+                    }
+                    if drained && !closing {
+                        return Ok(());
+                    }
+                }
+                Received::Empty if closing => {
+                    // The other side will send no more, or sending failed, yet there is no end
+                    // to read: nothing more can come of it.
+                    return self.lost(id, RequestOutcome::Reset, "sending failed", began);
+                }
+                Received::Empty => return Ok(()),
+                Received::Eof => {
+                    return self.lost(id, RequestOutcome::Cut, "closed", began);
+                }
+                Received::Failed(error) => {
+                    return self.lost(id, RequestOutcome::Reset, error.desc(), began);
+                }
+            }
+        }
+    }
+
+    /// The connection is gone under a request.
+    fn lost(
+        &mut self,
+        id: u32,
+        outcome: RequestOutcome,
+        why: &str,
+        now: MonoNs,
+    ) -> Result<(), DriveError> {
+        let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
+            return Ok(());
+        };
+        let Some(flight) = user.flight() else { return Ok(()) };
+        if flight.stream.may_retry() {
+            flight.stream.race_lost();
+            return self.connect(id, now);
+        }
+        if outcome == RequestOutcome::Cut {
+            flight.stream.on_eof(now, &self.classifier);
+            return self.finish(id, false, now);
+        }
+        self.give_up(id, outcome, why, now)
+    }
+
+    /// Ends a user's request from outside, if one is under way.
+    pub(super) fn give_up(
+        &mut self,
+        id: u32,
+        outcome: RequestOutcome,
+        why: &str,
+        now: MonoNs,
+    ) -> Result<(), DriveError> {
+        let Some(flight) = self.user(id).and_then(User::flight) else { return Ok(()) };
+        flight.stream.give_up(outcome, why, now);
+        self.finish(id, false, now)
+    }
+
+    /// Takes the record of an ended request, and sets the user to what comes next.
+    fn finish(&mut self, id: u32, keep: bool, now: MonoNs) -> Result<(), DriveError> {
+        let sending = self.is_sending();
+        let think = Duration::from_nanos(self.plan.think_time_ns);
+        let Some(user) = self.user(id) else { return Ok(()) };
+        let idle = State::Waiting { until: MonoNs::new(i64::MAX) };
+        let State::Flying(flight) = std::mem::replace(&mut user.state, idle) else {
+            return Ok(());
+        };
+        if keep && flight.stream.leaves_connection_usable() {
+            user.idle_since = now;
+        } else {
+            user.conn = None;
+        }
+        let answered = flight.stream.got_bytes();
+        let record = flight.stream.into_record();
+        user.failures =
+            if record.outcome == RequestOutcome::Ok { 0 } else { user.failures.saturating_add(1) };
+        let due = record.end.plus(think.max(backoff(user.failures)));
+        self.watch.ended(record.outcome, answered, now);
+        self.count(&record);
+        self.writer.put(record);
+        if !sending {
+            return Ok(());
+        }
+        let Some(user) = self.user(id) else { return Ok(()) };
+        if due > now {
+            user.state = State::Waiting { until: due };
+            self.arm(id, due);
+        } else {
+            user.state = State::Due { scheduled: due };
+            self.starts.push_back(id);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, record: &RequestRecord) {
+        if record.outcome == RequestOutcome::Ok {
+            self.tick.ok += 1;
+        } else {
+            self.tick.failed += 1;
+        }
+        self.tick.output_tokens += u64::from(record.output_tokens_reported.unwrap_or(0));
+    }
+
+    /// Has the user looked at when `due`, if nothing earlier is armed.
+    fn arm(&mut self, id: u32, due: MonoNs) {
+        let Some(user) = self.user(id) else { return };
+        if user.timer.is_none_or(|armed| due < armed) {
+            user.timer = Some(due);
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+
+    /// A timer came up. Deadlines move with every byte; only here are they looked at.
+    pub(super) fn on_timer(&mut self, id: u32, due: MonoNs, now: MonoNs) -> Result<(), DriveError> {
+        let stall = Duration::from_nanos(self.plan.stall_ns);
+        let sending = self.is_sending();
+        let Some(user) = self.user(id).filter(|user| user.timer == Some(due)) else {
+            return Ok(());
+        };
+        user.timer = None;
+        match &mut user.state {
+            State::Waiting { until } if sending && *until <= now => {
+                user.state = State::Due { scheduled: *until };
+                self.starts.push_back(id);
+            }
+            State::Waiting { until } if sending => {
+                let until = *until;
+                self.arm(id, until);
+            }
+            State::Waiting { .. } | State::Due { .. } => {}
+            State::Flying(flight) => {
+                let stalls = flight.last_byte.plus(stall);
+                let next = stalls.min(flight.deadline);
+                let connected = flight.connected;
+                if next > now {
+                    self.arm(id, next);
+                } else if !connected {
+                    return self.give_up(id, RequestOutcome::Refused, "no connection in time", now);
+                } else if stalls <= now {
+                    return self.give_up(
+                        id,
+                        RequestOutcome::Stalled,
+                        "no byte for the stall deadline",
+                        now,
+                    );
+                } else {
+                    return self.give_up(
+                        id,
+                        RequestOutcome::TimedOut,
+                        "the request's deadline came",
+                        now,
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}
