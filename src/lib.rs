@@ -8,6 +8,7 @@ mod ids;
 mod load;
 mod run;
 mod seed;
+mod supervise;
 mod sweep;
 mod units;
 mod workload;

@@ -1,0 +1,124 @@
+//! TCP ports: a free one for each attempt, and who listens on it.
+//!
+//! A port is free when nothing listens on it and a bind with SO_REUSEADDR works. Ports are taken
+//! below the kernel's ephemeral range, so that no outgoing connection can take one in between.
+
+use super::tree::Process;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+};
+use std::fs;
+use std::os::fd::AsRawFd;
+
+/// The range that ports are chosen from; `ip_local_port_range` starts at 32768 by default.
+const FIRST: u16 = 20_000;
+const COUNT: u16 = 12_000;
+
+/// A free port, looked for from a place that `start` picks. `None` if a thousand are taken.
+pub(crate) fn choose(start: u64) -> Option<u16> {
+    let start = u16::try_from(start % u64::from(COUNT)).unwrap_or(0);
+    (0..1_000).map(|step| FIRST + (start + step) % COUNT).find(|port| is_free(*port))
+}
+
+/// Nothing listens on it and it can be bound.
+pub(crate) fn is_free(port: u16) -> bool {
+    listening_inodes(port).is_empty() && can_bind(port)
+}
+
+fn can_bind(port: u16) -> bool {
+    let bound = || -> nix::Result<()> {
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+        bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port))?;
+        listen(&fd, nix::sys::socket::Backlog::new(1)?)
+    };
+    bound().is_ok()
+}
+
+/// Inodes of the sockets that listen on the port, whatever the address.
+fn listening_inodes(port: u16) -> Vec<u64> {
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|path| fs::read_to_string(path).ok())
+        .flat_map(|table| parse_listeners(&table, port))
+        .collect()
+}
+
+/// The listening sockets' inodes in a table as `/proc/net/tcp` prints it.
+fn parse_listeners(table: &str, port: u16) -> Vec<u64> {
+    const LISTEN: &str = "0A";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (_, hex) = fields.get(1)?.rsplit_once(':')?;
+            let here = u16::from_str_radix(hex, 16).ok()? == port && *fields.get(3)? == LISTEN;
+            here.then(|| fields.get(9)?.parse().ok()).flatten()
+        })
+        .collect()
+}
+
+/// Who listens on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listener {
+    Nobody,
+    /// One of the given processes.
+    Ours,
+    /// None of them: what answers there is not our engine.
+    Foreign,
+}
+
+/// Whether one of `ours` holds the port's listening socket.
+pub(crate) fn listener(port: u16, ours: &[Process]) -> Listener {
+    let inodes = listening_inodes(port);
+    if inodes.is_empty() {
+        return Listener::Nobody;
+    }
+    let names: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
+    let holds = |process: &Process| {
+        let Ok(fds) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
+        fds.flatten()
+            .filter_map(|fd| fs::read_link(fd.path()).ok())
+            .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
+    };
+    if ours.iter().any(holds) { Listener::Ours } else { Listener::Foreign }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::tree;
+    use std::net::TcpListener;
+
+    #[test]
+    fn listeners_are_read_from_the_kernels_table() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 0100007F:4E20 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1 0 100\n\
+            1: 0100007F:4E20 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 78 1 0 100\n\
+            2: 00000000:4E21 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 79 1 0 100\n";
+        assert_eq!(parse_listeners(table, 20_000), [77]);
+        assert_eq!(parse_listeners(table, 20_001), [79]);
+        assert!(parse_listeners(table, 20_002).is_empty());
+    }
+
+    #[test]
+    fn a_port_someone_listens_on_is_not_free_and_its_owner_is_known() {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap().port();
+        assert!(!is_free(port));
+        let me = i32::try_from(std::process::id()).unwrap();
+        let mine: Vec<_> = tree::all().into_iter().filter(|p| p.pid == me).collect();
+        assert_eq!(listener(port, &mine), Listener::Ours);
+        assert_eq!(listener(port, &[]), Listener::Foreign);
+        drop(socket);
+        assert!(is_free(port));
+        assert_eq!(listener(port, &mine), Listener::Nobody);
+    }
+
+    #[test]
+    fn a_chosen_port_is_below_the_ephemeral_range() {
+        let port = choose(u64::MAX).unwrap();
+        assert!((FIRST..FIRST + COUNT).contains(&port));
+    }
+}
