@@ -1,0 +1,4 @@
+//! What is sampled beside a phase, and facts of the host. Edge.
+
+pub(crate) mod host;
+pub(crate) mod memory;

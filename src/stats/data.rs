@@ -1,0 +1,88 @@
+//! What a summary is made from: a run's plan, its facts and the trials that have ended.
+//!
+//! Only data: whoever reads the run directory fills it. Invariant: `planned` holds every trial of
+//! the sweep in the order of running, `trials` only those with an outcome.
+
+use crate::ids::{Name, RunId};
+use crate::run::outcome::{AttemptOutcome, TrialOutcome};
+use crate::run::phase::PhaseFacts;
+use crate::run::record::RequestRecord;
+use crate::sweep::def::{Endpoint, PlannedTrial};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug)]
+pub(crate) struct RunData {
+    pub(crate) run: RunId,
+    pub(crate) sweep: Name,
+    pub(crate) setup: Setup,
+    /// Facts of the host, in the order in which they are shown.
+    pub(crate) host: Vec<(String, String)>,
+    /// In the order of the sweep file; the first is what others are set against.
+    pub(crate) variants: Vec<VariantFacts>,
+    pub(crate) phases: Vec<PhasePlan>,
+    pub(crate) planned: Vec<PlannedTrial>,
+    pub(crate) trials: Vec<TrialData>,
+}
+
+/// A trial that has ended.
+#[derive(Clone, Debug)]
+pub(crate) struct TrialData {
+    pub(crate) outcome: TrialOutcome,
+    /// In order; the last one is the one that ended the trial.
+    pub(crate) attempts: Vec<AttemptOutcome>,
+    /// One entry a phase: that of the attempt which `outcome.phases` names.
+    pub(crate) phases: Vec<PhaseData>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PhaseData {
+    pub(crate) facts: PhaseFacts,
+    pub(crate) records: Vec<RequestRecord>,
+}
+
+/// What every trial of the sweep has in common.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    pub(crate) endpoint: Endpoint,
+    /// Input sequence length: content tokens of every prompt.
+    pub(crate) prompt_tokens: u32,
+    pub(crate) output_tokens: u32,
+    pub(crate) blocks: u32,
+    pub(crate) seed: u64,
+    pub(crate) sampling: Vec<SamplingParameter>,
+    /// Requests sent before the first phase of an attempt and then forgotten.
+    pub(crate) warmup_requests: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SamplingParameter {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VariantFacts {
+    pub(crate) name: Name,
+    pub(crate) engine: Name,
+    pub(crate) engine_version: Option<String>,
+    /// Its figures are no measurements.
+    pub(crate) simulated: bool,
+    /// The name under which the model was served.
+    pub(crate) model: String,
+    pub(crate) params: Vec<Fact>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fact {
+    pub(crate) name: String,
+    pub(crate) value: String,
+}
+
+/// A phase as the sweep asked for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PhasePlan {
+    pub(crate) name: Name,
+    pub(crate) users: u32,
+    pub(crate) min_requests: u32,
+    pub(crate) min_duration_s: f64,
+}

@@ -1,0 +1,19 @@
+//! From records to figures: per request, per phase of a trial, over trials. Pure.
+//!
+//! Never reads a file or a clock. Invariant: what was not measured is absent, and every figure
+//! says over how many requests or trials it was taken.
+
+pub(crate) mod cell;
+pub(crate) mod compare;
+pub(crate) mod data;
+pub(crate) mod interval;
+pub(crate) mod marks;
+pub(crate) mod metric;
+pub(crate) mod phase;
+pub(crate) mod quantile;
+pub(crate) mod request;
+pub(crate) mod summary;
+pub(crate) mod window;
+
+#[cfg(test)]
+pub(crate) mod fixture;

@@ -1,0 +1,353 @@
+//! One phase of one trial: windows, latencies, counts.
+//!
+//! A phase that was driven to its end, or to its deadline, is *measured*. One that broke off
+//! because the engine hung, died or was stopped gives counts only: its figures would describe the
+//! time before the failure and be read as the engine's speed.
+//!
+//! Invariant: sent = ok + failed, and failed = the sum of the failure classes.
+
+use crate::run::phase::{PhaseEnd, PhaseFacts};
+use crate::run::record::{RequestOutcome, RequestRecord};
+use crate::stats::data::PhaseData;
+use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
+use crate::stats::request::{RequestMetrics, gaps, text_chunks};
+use crate::stats::window::{self, Window};
+use crate::units::{count_f64, ns_to_ms};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PhaseTrial {
+    pub(crate) block: u32,
+    pub(crate) attempt: u32,
+    pub(crate) end: PhaseEnd,
+    /// Its figures count; if not, only its requests do.
+    pub(crate) measured: bool,
+    pub(crate) whole: Option<Window>,
+    pub(crate) steady: Option<Window>,
+    pub(crate) latency: Distributions,
+    pub(crate) censoring: Censoring,
+    pub(crate) requests: Requests,
+    pub(crate) tokens: Tokens,
+    pub(crate) client: Client,
+}
+
+/// Requests by class.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Requests {
+    pub(crate) sent: u64,
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
+    /// The failed ones by class; a class without any is missing.
+    pub(crate) failed_by_class: BTreeMap<RequestOutcome, u64>,
+    /// What the failed ones said, the commonest first.
+    pub(crate) errors: Vec<ErrorCount>,
+    /// Sent by the load generator's own count, but without a record.
+    pub(crate) lost: u64,
+    /// Whole requests without a usable TTFT: no text came, or its stamp cannot be right.
+    pub(crate) without_ttft: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct ErrorCount {
+    pub(crate) count: u64,
+    pub(crate) class: RequestOutcome,
+    pub(crate) http_status: Option<u16>,
+    pub(crate) error: Option<String>,
+}
+
+/// The server's token counts of whole requests, against what was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tokens {
+    /// Sum of what the server reported.
+    pub(crate) prompt: u64,
+    pub(crate) output: u64,
+    /// Requests for which the server reported no output count.
+    pub(crate) usage_missing: u64,
+    /// Requests whose prompt count could be compared, and those that differed.
+    pub(crate) prompt_compared: u64,
+    pub(crate) prompt_mismatched: u64,
+    /// Requests that brought fewer output tokens than asked, and how many tokens were missing.
+    pub(crate) output_short: u64,
+    pub(crate) output_short_tokens: u64,
+    /// Prompt tokens that the server says came from its cache; absent if it never says.
+    pub(crate) cached: Option<u64>,
+    /// Chunks with text: a chunk may hold several tokens.
+    pub(crate) text_chunks: u64,
+}
+
+/// What the load cost the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Client {
+    pub(crate) cpu_s: f64,
+    pub(crate) max_rss_bytes: u64,
+    pub(crate) max_turn_gap_ms: f64,
+    pub(crate) reads: u64,
+    pub(crate) coalesced_reads: u64,
+    pub(crate) clock_steps: u32,
+    pub(crate) clock_step_requests: u64,
+    /// Phases for which the kernel gave no receive stamps at all.
+    pub(crate) phases_without_kernel_stamps: u32,
+}
+
+impl PhaseTrial {
+    /// The samples go along, to be pooled over trials; they are empty for an unmeasured phase.
+    pub(crate) fn of(block: u32, attempt: u32, data: &PhaseData) -> (Self, Samples) {
+        let PhaseData { facts, records } = data;
+        let measured = match facts.end {
+            PhaseEnd::Finished | PhaseEnd::Deadline => true,
+            PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::Stopped => false,
+        };
+        let counted: &[RequestRecord] = if measured { records } else { &[] };
+        let (mut samples, censoring) = sample(counted);
+        let phase = Self {
+            block,
+            attempt,
+            end: facts.end,
+            measured,
+            whole: measured.then(|| window::whole(facts, records)).flatten(),
+            steady: measured.then(|| window::steady(facts, records)).flatten(),
+            latency: samples.distributions(censoring),
+            censoring,
+            requests: Requests::of(facts, records),
+            tokens: Tokens::of(records),
+            client: Client::of(facts, records),
+        };
+        (phase, samples)
+    }
+}
+
+fn sample(records: &[RequestRecord]) -> (Samples, Censoring) {
+    let mut samples = Samples::default();
+    let mut censoring = Censoring::default();
+    for record in records {
+        let Some(metrics) = RequestMetrics::of(record) else { continue };
+        samples.add(Metric::Ttft, metrics.ttft_ms);
+        samples.add(Metric::TtftLowerBound, metrics.ttft_lower_bound_ms);
+        samples.add(Metric::TtftFromScheduled, metrics.ttft_from_scheduled_ms);
+        samples.add(Metric::FirstChunk, metrics.first_chunk_ms);
+        samples.add(Metric::Tpot, metrics.tpot_ms);
+        samples.add(Metric::E2el, metrics.e2el_ms);
+        samples.add(Metric::E2elFromScheduled, metrics.e2el_from_scheduled_ms);
+        samples.add(Metric::UserSpeed, metrics.output_tokens_per_s);
+        censoring.first_texts += u64::from(metrics.first_text_censored);
+        censoring.first_texts_of += u64::from(metrics.ttft_ms.is_some());
+        for gap in gaps(record) {
+            samples.add(Metric::Itl, Some(gap.ms));
+            samples.add(Metric::ItlLowerBound, Some(gap.lower_bound_ms));
+            samples.add(Metric::ItlUpperBound, Some(gap.upper_bound_ms));
+            censoring.gaps += u64::from(gap.censored);
+            censoring.gaps_of += 1;
+        }
+    }
+    (samples, censoring)
+}
+
+impl Requests {
+    /// How many different errors are kept.
+    const ERRORS_KEPT: usize = 5;
+
+    fn of(facts: &PhaseFacts, records: &[RequestRecord]) -> Self {
+        let mut got = Self { sent: count(records.len()), ..Self::default() };
+        let mut errors = BTreeMap::new();
+        for record in records {
+            if record.outcome == RequestOutcome::Ok {
+                got.ok += 1;
+                let ttft = RequestMetrics::of(record).and_then(|metrics| metrics.ttft_ms);
+                got.without_ttft += u64::from(ttft.is_none());
+            } else {
+                got.failed += 1;
+                *got.failed_by_class.entry(record.outcome).or_default() += 1;
+                let said = (record.outcome, record.http_status, record.error.clone());
+                *errors.entry(said).or_default() += 1;
+            }
+        }
+        got.errors = commonest(errors);
+        got.lost = facts.records.saturating_sub(got.sent);
+        debug_assert!(got.adds_up(), "sent = ok + failed by class: {got:?}");
+        got
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.ok += other.ok;
+        self.failed += other.failed;
+        self.lost += other.lost;
+        self.without_ttft += other.without_ttft;
+        for (class, count) in &other.failed_by_class {
+            *self.failed_by_class.entry(*class).or_default() += count;
+        }
+        let mut errors = BTreeMap::new();
+        for error in self.errors.drain(..).chain(other.errors.iter().cloned()) {
+            *errors.entry((error.class, error.http_status, error.error)).or_default() +=
+                error.count;
+        }
+        self.errors = commonest(errors);
+    }
+
+    pub(crate) fn adds_up(&self) -> bool {
+        self.sent == self.ok + self.failed
+            && self.failed == self.failed_by_class.values().sum::<u64>()
+    }
+}
+
+type Said = (RequestOutcome, Option<u16>, Option<String>);
+
+fn commonest(errors: BTreeMap<Said, u64>) -> Vec<ErrorCount> {
+    let mut all: Vec<ErrorCount> = errors
+        .into_iter()
+        .map(|((class, http_status, error), count)| ErrorCount { count, class, http_status, error })
+        .collect();
+    all.sort_by_key(|error| std::cmp::Reverse(error.count));
+    all.truncate(Requests::ERRORS_KEPT);
+    all
+}
+
+impl Tokens {
+    fn of(records: &[RequestRecord]) -> Self {
+        let mut got = Self::default();
+        for record in records.iter().filter(|record| record.outcome == RequestOutcome::Ok) {
+            got.text_chunks += count(text_chunks(record).len());
+            got.prompt += u64::from(record.prompt_tokens_reported.unwrap_or(0));
+            let expected = record.prompt_tokens_expected.zip(record.prompt_tokens_reported);
+            got.prompt_compared += u64::from(expected.is_some());
+            got.prompt_mismatched += u64::from(expected.is_some_and(|(a, b)| a != b));
+            if let Some(cached) = record.cached_tokens_reported {
+                got.cached = Some(got.cached.unwrap_or(0) + u64::from(cached));
+            }
+            match record.output_tokens_reported {
+                Some(output) => {
+                    let short = record.output_tokens_asked.saturating_sub(output);
+                    got.output += u64::from(output);
+                    got.output_short += u64::from(short > 0);
+                    got.output_short_tokens += u64::from(short);
+                }
+                None => got.usage_missing += 1,
+            }
+        }
+        got
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.prompt += other.prompt;
+        self.output += other.output;
+        self.usage_missing += other.usage_missing;
+        self.prompt_compared += other.prompt_compared;
+        self.prompt_mismatched += other.prompt_mismatched;
+        self.output_short += other.output_short;
+        self.output_short_tokens += other.output_short_tokens;
+        self.text_chunks += other.text_chunks;
+        self.cached = match (self.cached, other.cached) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// Absent where nothing came, or where the server does not count.
+    pub(crate) fn per_chunk(&self) -> Option<f64> {
+        let counted = self.text_chunks > 0 && self.usage_missing == 0;
+        counted.then(|| count_f64(self.output) / count_f64(self.text_chunks))
+    }
+}
+
+impl Client {
+    fn of(facts: &PhaseFacts, records: &[RequestRecord]) -> Self {
+        let cost = &facts.client;
+        Self {
+            cpu_s: cost.user_cpu_s + cost.system_cpu_s,
+            max_rss_bytes: cost.max_rss_bytes,
+            max_turn_gap_ms: ns_to_ms(cost.max_turn_gap_ns),
+            reads: cost.reads,
+            coalesced_reads: cost.coalesced_reads,
+            clock_steps: cost.clock_steps,
+            clock_step_requests: count(records.iter().filter(|record| record.clock_step).count()),
+            phases_without_kernel_stamps: u32::from(!facts.kernel_stamps),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.cpu_s += other.cpu_s;
+        self.max_rss_bytes = self.max_rss_bytes.max(other.max_rss_bytes);
+        self.max_turn_gap_ms = self.max_turn_gap_ms.max(other.max_turn_gap_ms);
+        self.reads += other.reads;
+        self.coalesced_reads += other.coalesced_reads;
+        self.clock_steps += other.clock_steps;
+        self.clock_step_requests += other.clock_step_requests;
+        self.phases_without_kernel_stamps += other.phases_without_kernel_stamps;
+    }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::fixture::{facts, failed, ms, record};
+    use proptest::prelude::*;
+
+    fn phase(end: PhaseEnd) -> PhaseTrial {
+        let mut facts = facts("2-users", 2, [0, 100, 900, 1000]);
+        facts.end = end;
+        facts.records = 3;
+        let records = vec![
+            record(0, ms(0), &[100, 200, 300], 3),
+            record(1, ms(0), &[100, 300, 500], 2),
+            failed(2, ms(500), RequestOutcome::HttpError, "busy"),
+        ];
+        PhaseTrial::of(1, 1, &PhaseData { facts, records }).0
+    }
+
+    #[test]
+    fn a_finished_phase_is_measured() {
+        for end in [PhaseEnd::Finished, PhaseEnd::Deadline] {
+            let got = phase(end);
+            assert!(got.measured);
+            assert_eq!(got.latency[&Metric::Ttft].mean, 100.0);
+            assert_eq!(got.latency[&Metric::Ttft].p50, None); // n = 2, floor 5
+            assert_eq!(got.latency[&Metric::Tpot].mean, 250.0); // 200 / 2 and 400 / 1
+            assert_eq!(got.latency[&Metric::Itl].n, 4);
+            assert_eq!(got.tokens.output_short, 1); // 2 of 3 asked
+            assert_eq!(got.tokens.per_chunk(), Some(5.0 / 6.0));
+        }
+    }
+
+    #[test]
+    fn a_broken_phase_gives_counts_only() {
+        for end in [PhaseEnd::Hang, PhaseEnd::EngineGone, PhaseEnd::Stopped] {
+            let got = phase(end);
+            assert!(!got.measured && got.latency.is_empty());
+            assert_eq!((got.whole, got.steady), (None, None));
+            assert_eq!((got.requests.sent, got.requests.ok, got.requests.failed), (3, 2, 1));
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_missing_is_counted() {
+        let mut facts = facts("1-user", 1, [0, 100, 900, 1000]);
+        facts.records = 3;
+        let records = vec![record(0, ms(0), &[100], 1)];
+        assert_eq!(PhaseTrial::of(1, 1, &PhaseData { facts, records }).0.requests.lost, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn sent_is_the_sum_of_its_classes(
+            classes in prop::collection::vec(0..RequestOutcome::ALL.len(), 0..60),
+        ) {
+            let facts = facts("any", 1, [0, 10, 900, 1000]);
+            let make = |class: &usize| match RequestOutcome::ALL[*class] {
+                RequestOutcome::Ok => record(0, ms(0), &[100], 1),
+                other => failed(0, ms(0), other, "why"),
+            };
+            let records: Vec<_> = classes.iter().map(make).collect();
+            let mut got = Requests::of(&facts, &records);
+            prop_assert!(got.adds_up());
+            prop_assert_eq!(got.sent, classes.len() as u64);
+            got.add(&got.clone());
+            prop_assert!(got.adds_up());
+            prop_assert_eq!(got.sent, 2 * classes.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Where everything of a run lies.
+//!
+//! ```text
+//! RUN/ sweep.toml plan.json environment.json report.md summary.json summary.csv
+//!   trials/BLOCK-VARIANT/ outcome.json
+//!     attempt-N/ manifest.json engine.log outcome.json warmup/ phases/PHASE/
+//!       PHASE/ requests.parquet facts.json
+//! ```
+
+use super::files::{self, StoreError};
+use super::parquet;
+use crate::ids::{Name, RunId, TrialId};
+use crate::run::outcome::{AttemptOutcome, TrialOutcome};
+use crate::run::phase::PhaseFacts;
+use crate::run::record::RequestRecord;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// One run's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct RunDir {
+    pub(crate) path: PathBuf,
+}
+
+impl RunDir {
+    /// Makes a new folder below `root`, named by sweep and time; never touches an existing one.
+    pub(crate) fn create(
+        root: &Path,
+        sweep: &Name,
+        stamp: &str,
+    ) -> Result<(Self, RunId), StoreError> {
+        fs::create_dir_all(root).map_err(StoreError::io("create", root))?;
+        for count in 1_u32.. {
+            let id = match count {
+                1 => format!("{sweep}-{stamp}"),
+                _ => format!("{sweep}-{stamp}-{count}"),
+            };
+            let path = root.join(&id);
+            match fs::create_dir(&path) {
+                Ok(()) => {
+                    files::sync_folder(root)?;
+                    return Ok((Self { path }, RunId(id)));
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(StoreError::io("create", &path)(error)),
+            }
+        }
+        Err(StoreError::damaged(root, "no free name for a run"))
+    }
+
+    pub(crate) fn open(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    pub(crate) fn trial(&self, trial: &TrialId) -> PathBuf {
+        self.path.join("trials").join(trial.to_string())
+    }
+
+    /// Makes the folder of a new attempt.
+    pub(crate) fn create_attempt(
+        &self,
+        trial: &TrialId,
+        attempt: u32,
+    ) -> Result<AttemptDir, StoreError> {
+        let path = self.trial(trial).join(format!("attempt-{attempt}"));
+        fs::create_dir_all(path.join("phases")).map_err(StoreError::io("create", &path))?;
+        Ok(AttemptDir { path })
+    }
+
+    /// The last file of a trial: with it, the trial is finished.
+    pub(crate) fn finish_trial(
+        &self,
+        trial: &TrialId,
+        outcome: &TrialOutcome,
+    ) -> Result<(), StoreError> {
+        let folder = self.trial(trial);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        files::write_json(&folder.join("outcome.json"), outcome)
+    }
+
+    /// `None` when the trial is not finished.
+    pub(crate) fn read_trial(&self, trial: &TrialId) -> Result<Option<StoredTrial>, StoreError> {
+        let path = self.trial(trial).join("outcome.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let outcome: TrialOutcome = files::read_json(&path)?;
+        let attempts = (1..=outcome.attempts)
+            .map(|n| AttemptDir { path: self.trial(trial).join(format!("attempt-{n}")) })
+            .filter(|dir| dir.path.join("outcome.json").exists())
+            .map(|dir| files::read_json(&dir.path.join("outcome.json")))
+            .collect::<Result<Vec<AttemptOutcome>, _>>()?;
+        let mut phases = Vec::new();
+        for source in &outcome.phases {
+            let attempt = self.trial(trial).join(format!("attempt-{}", source.attempt));
+            phases.push(AttemptDir { path: attempt }.read_phase(&source.phase)?);
+        }
+        Ok(Some(StoredTrial { outcome, attempts, phases }))
+    }
+}
+
+/// A finished trial as its files tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredTrial {
+    pub(crate) outcome: TrialOutcome,
+    pub(crate) attempts: Vec<AttemptOutcome>,
+    pub(crate) phases: Vec<(PhaseFacts, Vec<RequestRecord>)>,
+}
+
+/// One attempt's folder.
+#[derive(Clone, Debug)]
+pub(crate) struct AttemptDir {
+    pub(crate) path: PathBuf,
+}
+
+impl AttemptDir {
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("engine.log")
+    }
+
+    fn phase(&self, name: &Name) -> PathBuf {
+        self.path.join("phases").join(name.as_str())
+    }
+
+    /// Where the load process writes while the phase runs.
+    pub(crate) fn frames(&self, stem: &str) -> PathBuf {
+        self.path.join(format!("{stem}.frames"))
+    }
+
+    pub(crate) fn write_phase(
+        &self,
+        facts: &PhaseFacts,
+        records: &[RequestRecord],
+    ) -> Result<(), StoreError> {
+        write_phase_to(&self.phase(&facts.phase), facts, records)
+    }
+
+    pub(crate) fn write_warmup(
+        &self,
+        facts: &PhaseFacts,
+        records: &[RequestRecord],
+    ) -> Result<(), StoreError> {
+        write_phase_to(&self.path.join("warmup"), facts, records)
+    }
+
+    pub(crate) fn write_outcome(&self, outcome: &AttemptOutcome) -> Result<(), StoreError> {
+        files::write_json(&self.path.join("outcome.json"), outcome)
+    }
+
+    fn read_phase(&self, name: &Name) -> Result<(PhaseFacts, Vec<RequestRecord>), StoreError> {
+        let folder = self.phase(name);
+        let facts = files::read_json(&folder.join("facts.json"))?;
+        Ok((facts, parquet::read(&folder.join("requests.parquet"))?))
+    }
+}
+
+fn write_phase_to(
+    folder: &Path,
+    facts: &PhaseFacts,
+    records: &[RequestRecord],
+) -> Result<(), StoreError> {
+    fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+    parquet::write(&folder.join("requests.parquet"), records)?;
+    files::write_json(&folder.join("facts.json"), facts)
+}

@@ -1,0 +1,278 @@
+//! `requests.parquet`: written and read without arrow, for pandas, polars and DuckDB to open.
+
+use super::columns::{COLUMNS, Column, Read, SCHEMA};
+use super::files::{self, StoreError, check_format};
+use crate::run::FORMAT;
+use crate::run::record::RequestRecord;
+use parquet::basic::Compression;
+use parquet::column::reader::get_typed_column_reader;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
+use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
+use parquet::schema::parser::parse_message_type;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows a row group: bounds the memory of whoever reads it.
+const ROWS: usize = 16_384;
+const FORMAT_KEY: &str = "sweepd.format";
+
+/// Writes all records of a phase, whole or not at all.
+pub(crate) fn write(path: &Path, records: &[RequestRecord]) -> Result<(), StoreError> {
+    files::write_with(path, |file| fill(file, records).map_err(into_io))
+}
+
+/// The cause of an I/O error is kept, so that "no space left" still says so.
+fn into_io(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(source) => match source.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(source) => io::Error::other(source),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+fn fill(file: &mut File, records: &[RequestRecord]) -> ParquetResult<()> {
+    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let format = KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string());
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_key_value_metadata(Some(vec![format]))
+        .build();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
+    for rows in records.chunks(ROWS) {
+        let mut group = writer.next_row_group()?;
+        for column in &COLUMNS {
+            let Some(mut out) = group.next_column()? else { break };
+            match column {
+                Column::Integer(take) => write_integers(&mut out, rows, *take)?,
+                Column::Flag(take) => {
+                    let values: Vec<bool> = rows.iter().map(take).collect();
+                    out.typed::<BoolType>().write_batch(&values, None, None)?;
+                }
+                Column::Text(take) => write_texts(&mut out, rows, *take)?,
+                Column::List(take) => write_lists(&mut out, rows, *take)?,
+            }
+            out.close()?;
+        }
+        group.close()?;
+    }
+    writer.close()?;
+    Ok(())
+}
+
+fn write_integers(
+    out: &mut SerializedColumnWriter<'_>,
+    rows: &[RequestRecord],
+    take: fn(&RequestRecord) -> Option<i64>,
+) -> ParquetResult<()> {
+    let values: Vec<i64> = rows.iter().filter_map(take).collect();
+    let levels: Vec<i16> = rows.iter().map(|row| take(row).is_some().into()).collect();
+    out.typed::<Int64Type>().write_batch(&values, Some(&levels), None)?;
+    Ok(())
+}
+
+fn write_texts(
+    out: &mut SerializedColumnWriter<'_>,
+    rows: &[RequestRecord],
+    take: fn(&RequestRecord) -> Option<&str>,
+) -> ParquetResult<()> {
+    let values: Vec<ByteArray> = rows.iter().filter_map(take).map(ByteArray::from).collect();
+    let levels: Vec<i16> = rows.iter().map(|row| take(row).is_some().into()).collect();
+    out.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)?;
+    Ok(())
+}
+
+/// A list's levels: definition 1 for an element and 0 for an empty list; repetition 0 starts a row.
+fn write_lists(
+    out: &mut SerializedColumnWriter<'_>,
+    rows: &[RequestRecord],
+    take: fn(&crate::run::record::Chunk) -> i64,
+) -> ParquetResult<()> {
+    let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        if row.chunks.is_empty() {
+            defined.push(0);
+            repeated.push(0);
+        }
+        for (place, chunk) in row.chunks.iter().enumerate() {
+            values.push(take(chunk));
+            defined.push(1);
+            repeated.push((place > 0).into());
+        }
+    }
+    out.typed::<Int64Type>().write_batch(&values, Some(&defined), Some(&repeated))?;
+    Ok(())
+}
+
+/// Reads all records back.
+pub(crate) fn read(path: &Path) -> Result<Vec<RequestRecord>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let damaged = |error: ParquetError| StoreError::damaged(path, error);
+    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let metadata = reader.metadata().file_metadata();
+    let format = metadata
+        .key_value_metadata()
+        .and_then(|pairs| pairs.iter().find(|pair| pair.key == FORMAT_KEY))
+        .and_then(|pair| pair.value.as_ref()?.parse().ok());
+    check_format(path, format)?;
+    let mut records = Vec::new();
+    for index in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(index).map_err(damaged)?;
+        read_group(group.as_ref(), &mut records).map_err(damaged)?;
+    }
+    Ok(records)
+}
+
+fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> ParquetResult<()> {
+    let rows = usize::try_from(group.metadata().num_rows())
+        .map_err(|_| ParquetError::General("a negative number of rows".into()))?;
+    let mut read = Read::default();
+    for (place, column) in COLUMNS.iter().enumerate() {
+        match column {
+            Column::Integer(_) => {
+                read.integers.push(optional::<Int64Type>(group, place, rows)?);
+            }
+            Column::Flag(_) => {
+                let flags = optional::<BoolType>(group, place, rows)?;
+                read.flags.push(flags.into_iter().map(Option::unwrap_or_default).collect());
+            }
+            Column::Text(_) => {
+                let bytes = optional::<ByteArrayType>(group, place, rows)?;
+                let text = |bytes: ByteArray| String::from_utf8_lossy(bytes.data()).into_owned();
+                read.texts.push(bytes.into_iter().map(|value| value.map(text)).collect());
+            }
+            Column::List(_) => read.lists.push(lists(group, place, rows)?),
+        }
+    }
+    for row in 0..rows {
+        let record = read.record(row).ok_or_else(|| {
+            ParquetError::General(format!("row {row} lacks a value or has an impossible one"))
+        })?;
+        records.push(record);
+    }
+    Ok(())
+}
+
+/// A flat column's values; a required column has no nulls and no levels.
+fn optional<T: DataType>(
+    group: &dyn RowGroupReader,
+    place: usize,
+    rows: usize,
+) -> ParquetResult<Vec<Option<T::T>>> {
+    let nullable = group.metadata().column(place).column_descr().max_def_level() > 0;
+    let mut column = get_typed_column_reader::<T>(group.get_column_reader(place)?);
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    loop {
+        let (read, _, _) = column.read_records(rows, Some(&mut levels), None, &mut values)?;
+        if read == 0 {
+            break;
+        }
+    }
+    if !nullable {
+        return Ok(values.into_iter().map(Some).collect());
+    }
+    let mut values = values.into_iter();
+    Ok(levels.into_iter().map(|level| if level > 0 { values.next() } else { None }).collect())
+}
+
+fn lists(group: &dyn RowGroupReader, place: usize, rows: usize) -> ParquetResult<Vec<Vec<i64>>> {
+    let mut column = get_typed_column_reader::<Int64Type>(group.get_column_reader(place)?);
+    let (mut values, mut defined, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let (read, _, _) =
+            column.read_records(rows, Some(&mut defined), Some(&mut repeated), &mut values)?;
+        if read == 0 {
+            break;
+        }
+    }
+    let mut values = values.into_iter();
+    let mut lists: Vec<Vec<i64>> = Vec::with_capacity(rows);
+    for (level, repetition) in defined.into_iter().zip(repeated) {
+        if repetition == 0 {
+            lists.push(Vec::new());
+        }
+        if level > 0
+            && let (Some(list), Some(value)) = (lists.last_mut(), values.next())
+        {
+            list.push(value);
+        }
+    }
+    Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::record::{Chunk, RequestOutcome};
+    use crate::units::MonoNs;
+
+    fn record(index: u32) -> RequestRecord {
+        let chunk = |n: u32| Chunk {
+            at: MonoNs::new(i64::from(index * 100 + n)),
+            earliest: MonoNs::new(i64::from(index * 100)),
+        };
+        let odd = index % 2 == 1;
+        RequestRecord {
+            index,
+            user: 1,
+            turn: 2,
+            scheduled: MonoNs::new(-5),
+            connect_ns: odd.then_some(7),
+            sent: odd.then_some(MonoNs::new(8)),
+            first_byte: None,
+            first_text_chunk: odd.then_some(0),
+            chunks: (0..index % 4).map(chunk).collect(),
+            end: MonoNs::new(9),
+            outcome: RequestOutcome::ALL[index as usize % 10],
+            http_status: odd.then_some(200),
+            error: odd.then(|| "no \u{1f600} space".to_owned()),
+            finish_reason: None,
+            prompt_tokens_asked: 128,
+            prompt_tokens_expected: Some(129),
+            prompt_tokens_reported: None,
+            cached_tokens_reported: Some(0),
+            output_tokens_asked: 256,
+            output_tokens_reported: odd.then_some(256),
+            body_bytes: 1 << 40,
+            reused_connection: odd,
+            reuse_race: false,
+            clock_step: !odd,
+            user_space_stamps: 3,
+        }
+    }
+
+    #[test]
+    fn records_survive_the_file_over_several_row_groups() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.parquet");
+        let count = u32::try_from(2 * ROWS + 10).unwrap();
+        let records: Vec<_> = (0..count).map(record).collect();
+        write(&path, &records).unwrap();
+        assert_eq!(read(&path).unwrap(), records);
+    }
+
+    #[test]
+    fn a_phase_without_records_is_a_file_without_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.parquet");
+        write(&path, &[]).unwrap();
+        assert_eq!(read(&path).unwrap(), []);
+    }
+
+    #[test]
+    fn a_cut_file_is_damaged_and_not_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.parquet");
+        write(&path, &[record(1)]).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        assert!(matches!(read(&path), Err(StoreError::Damaged { .. })));
+    }
+}
