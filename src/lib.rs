@@ -6,6 +6,7 @@ mod engine;
 mod form;
 mod ids;
 mod load;
+mod report;
 mod run;
 mod sample;
 mod seed;

@@ -1,0 +1,43 @@
+//! What the measuring itself cost, so that the reader can judge whether it was in the way.
+
+use crate::report::block::Block;
+use crate::report::figure::percent;
+use crate::report::sections::label;
+use crate::report::table::Table;
+use crate::stats::metric::share;
+use crate::stats::summary::Summary;
+use crate::units::count_f64;
+
+pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
+    let mut table = Table::new([
+        "phase",
+        "variant",
+        "CPU s",
+        "CPU s per million tokens",
+        "longest turn ms",
+        "peak MiB",
+        "coalesced reads",
+    ]);
+    for cell in summary.cells.iter().filter(|cell| !cell.trials.is_empty()) {
+        let client = &cell.client;
+        table.row(vec![
+            cell.phase.as_str().into(),
+            label(summary, &cell.variant).into(),
+            Some(client.cpu_s).into(),
+            cell.client_cpu_s_per_million_output_tokens.into(),
+            Some(client.max_turn_gap_ms).into(),
+            Some(count_f64(client.max_rss_bytes) / 1_048_576.0).into(),
+            percent(share(client.coalesced_reads, client.reads)).into(),
+        ]);
+    }
+    if table.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        Block::Table(table),
+        Block::text(
+            "CPU time of the load process, user and system, over all trials. Longest turn: the longest time between two looks \
+             at the sockets; the kernel stamps what arrives meanwhile.",
+        ),
+    ]
+}

@@ -1,0 +1,80 @@
+//! What ran, how far it came, and of what kind the figures are.
+
+use crate::report::block::Block;
+use crate::report::sections::label;
+use crate::report::table::Table;
+use crate::stats::summary::{Status, Summary};
+use crate::sweep::def::Endpoint;
+
+pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    if summary.status.simulated {
+        blocks.push(Block::Notice(
+            "SIMULATED: variants marked (simulated) ran on a simulated engine. Their figures are no \
+             measurements."
+                .to_owned(),
+        ));
+    }
+    blocks.push(Block::Text(progress(&summary.status)));
+    let when = match (&summary.status.started, &summary.status.ended) {
+        (Some(started), Some(ended)) => format!(", {started} to {ended}"),
+        _ => String::new(),
+    };
+    let setup = &summary.setup;
+    let endpoint = match setup.endpoint {
+        Endpoint::Completions => "completions",
+        Endpoint::Chat => "chat completions",
+    };
+    let blocks_text = match setup.blocks {
+        1 => "1 block".to_owned(),
+        n => format!("{n} blocks"),
+    };
+    blocks.push(Block::Text(format!(
+        "Run {}{when}. Each request: {} tokens in (ISL), {} tokens out (OSL), streamed from the {endpoint} \
+         endpoint; {}, each one trial of every variant.",
+        summary.run, setup.prompt_tokens, setup.output_tokens, blocks_text
+    )));
+    blocks.push(Block::Table(variants(summary)));
+    blocks
+}
+
+fn progress(status: &Status) -> String {
+    let ended = if status.complete {
+        format!("Complete: all {} trials have ended", status.trials_planned)
+    } else {
+        format!("Unfinished: {} of {} trials so far", status.trials_ended, status.trials_planned)
+    };
+    let kinds = [
+        (status.trials_completed, "completed"),
+        (status.trials_engine_failed, "failed"),
+        (status.trials_broken, "broken by the machine or by sweepd"),
+        (status.trials_cancelled, "cancelled"),
+        (status.trials_skipped, "skipped"),
+    ];
+    let counts: Vec<String> = kinds
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, kind)| format!("{count} {kind}"))
+        .collect();
+    if counts.is_empty() {
+        format!("{ended}.")
+    } else {
+        format!("{ended} ({}).", counts.join(", "))
+    }
+}
+
+fn variants(summary: &Summary) -> Table {
+    let mut table = Table::new(["variant", "engine", "version", "model", "parameters"]);
+    for variant in summary.variants.iter().map(|variant| &variant.facts) {
+        let params: Vec<String> =
+            variant.params.iter().map(|fact| format!("{}={}", fact.name, fact.value)).collect();
+        table.row(vec![
+            label(summary, &variant.name).into(),
+            variant.engine.as_str().into(),
+            variant.engine_version.as_deref().unwrap_or("unknown").into(),
+            variant.model.as_str().into(),
+            if params.is_empty() { "defaults".into() } else { params.join(" ").into() },
+        ]);
+    }
+    table
+}

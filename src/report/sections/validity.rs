@@ -1,0 +1,102 @@
+//! The marks, with what each kind of mark means for the reader.
+
+use crate::ids::Name;
+use crate::report::block::Block;
+use crate::report::sections::{label, wire_name};
+use crate::report::table::Table;
+use crate::stats::marks::{Mark, MarkCode};
+use crate::stats::summary::Summary;
+
+pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
+    let mut groups: Vec<(&Mark, Vec<String>)> = Vec::new();
+    for mark in &summary.marks {
+        let detail = match mark.block {
+            Some(block) => format!("block {block}: {}", mark.detail),
+            None => mark.detail.clone(),
+        };
+        let same = |(other, _): &&mut (&Mark, Vec<String>)| place(other) == place(mark);
+        match groups.iter_mut().find(same) {
+            Some((_, details)) => details.push(detail),
+            None => groups.push((mark, vec![detail])),
+        }
+    }
+    let mut table = Table::new(["mark", "variant", "phase", "what was seen"]);
+    let mut meanings: Vec<(String, String)> = Vec::new();
+    for (mark, details) in groups {
+        let code = wire_name(&mark.code);
+        table.row(vec![
+            code.as_str().into(),
+            mark.variant.as_ref().map_or("all".into(), |name| label(summary, name).into()),
+            mark.phase.as_ref().map_or("all", Name::as_str).into(),
+            details.join("; ").into(),
+        ]);
+        if !meanings.iter().any(|(known, _)| *known == code) {
+            meanings.push((code, meaning(mark.code).to_owned()));
+        }
+    }
+    if table.is_empty() {
+        return Vec::new();
+    }
+    vec![Block::Table(table), Block::Terms(meanings)]
+}
+
+fn place(mark: &Mark) -> (MarkCode, Option<&Name>, Option<&Name>) {
+    (mark.code, mark.variant.as_ref(), mark.phase.as_ref())
+}
+
+fn meaning(code: MarkCode) -> &'static str {
+    match code {
+        MarkCode::PhaseUnfinished => {
+            "the phase broke off in this trial, so its throughput and latencies are left out of every figure."
+        }
+        MarkCode::PhaseDeadline => {
+            "the phase holds fewer requests than asked; its figures are in, from a smaller sample."
+        }
+        MarkCode::RecordsLost => {
+            "requests without a record: the counts of this phase cannot be trusted."
+        }
+        MarkCode::FailedRequests => {
+            "more than 1 % of the requests failed; throughput and latency describe the others only."
+        }
+        MarkCode::ClientLimited => {
+            "more than 1 % of first texts were read too late to know when they came: TTFT is an upper bound there, \
+             and the client may be the limit. Do not compare."
+        }
+        MarkCode::SendLag => {
+            "requests left later than the load pattern wanted; read the latencies from the scheduled time."
+        }
+        MarkCode::NoSteadyWindow => {
+            "there is no steady-state throughput; only that of the whole phase."
+        }
+        MarkCode::ShortSteadyWindow => {
+            "the steady window is shorter than 10 s or than 10 % of the phase: its throughput is coarse."
+        }
+        MarkCode::OutputShortfall => {
+            "answers ended early, so variants may have done different amounts of work."
+        }
+        MarkCode::PromptTokenMismatch => {
+            "the server counts other prompt tokens than were sent: template, special tokens or truncation."
+        }
+        MarkCode::UsageMissing => {
+            "the server did not say how many tokens it made; token rates are lower bounds, and absent above 1 %."
+        }
+        MarkCode::PrefixCacheHits => {
+            "more than 2 % of the prompt was cached although prompts are random: TTFT is too good."
+        }
+        MarkCode::TtftAbsent => {
+            "answers without any text, or with a first stamp before the request was sent."
+        }
+        MarkCode::ClockStep => {
+            "the machine's wall clock jumped: times of the requests around it may be off."
+        }
+        MarkCode::NoKernelStamps => {
+            "the kernel gave no receive times: latencies include the delay of the client's own reading."
+        }
+        MarkCode::TeardownNotClean => {
+            "something of the engine was left; the trial after it may have suffered."
+        }
+        MarkCode::NoGpuTelemetry => {
+            "nothing is said about power, energy, clocks, throttling or MFU."
+        }
+    }
+}
