@@ -10,6 +10,7 @@ mod report;
 mod run;
 mod sample;
 mod seed;
+mod sim;
 mod stats;
 mod store;
 mod supervise;
