@@ -1,7 +1,9 @@
 //! sweepd runs benchmark sweeps of LLM inference servers unattended and leaves
 //! a report that can be believed. ARCHITECTURE.md is the map of this crate.
 
+mod cli;
 mod clock;
+mod daemon;
 mod engine;
 mod form;
 mod ids;
@@ -17,3 +19,5 @@ mod supervise;
 mod sweep;
 mod units;
 mod workload;
+
+pub use cli::main;

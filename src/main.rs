@@ -1,3 +1,7 @@
 //! The one binary: daemon, foreground runner, load generator, simulated engine.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sweepd::main()
+}

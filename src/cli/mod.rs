@@ -1,0 +1,85 @@
+//! The command line: arguments in, exit code out.
+//!
+//! Exit codes: 0 done, 1 the sweep or the check failed, 2 bad usage or input, 3 sweepd's own fault.
+#![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
+
+mod check;
+mod engines;
+mod input;
+mod plain;
+mod report;
+mod run;
+mod signals;
+mod terminal;
+
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Benchmark sweeps of LLM inference servers, unattended, with a report that can be believed.
+///
+/// SWEEPD_LOG=info (or debug, or a tracing filter) writes what sweepd does to stderr.
+#[derive(Debug, Parser)]
+#[command(name = "sweepd", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// A folder with engine files of your own; before $XDG_CONFIG_HOME/sweepd/engines.
+    #[arg(long = "engines", global = true, value_name = "DIR")]
+    engine_folders: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a sweep in the foreground, to its report.
+    Run(run::RunArguments),
+    /// Check a sweep file and show its plan; nothing is launched.
+    Check(check::CheckArguments),
+    /// Make a run's reports again from its files.
+    Report(report::ReportArguments),
+    /// List the engines that a sweep can name.
+    Engines(engines::EnginesArguments),
+    /// The simulated engine: a real server with computed timings, and faults on demand.
+    Sim(Box<crate::sim::SimOptions>),
+    /// Between sweepd and one engine. Started by sweepd.
+    #[command(name = "__guard", hide = true)]
+    Guard,
+    /// Drives one phase of load. Started by sweepd.
+    #[command(name = "__load", hide = true)]
+    Load,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // These two are other programs in the same file: no logging, no runtime, no threads.
+    match arguments.command {
+        Command::Guard => return crate::supervise::guard::main(),
+        Command::Load => return crate::load::main(),
+        Command::Sim(options) => return crate::sim::run(*options),
+        Command::Run(_) | Command::Check(_) | Command::Report(_) | Command::Engines(_) => {}
+    }
+    start_logging();
+    let folders = input::engine_folders(arguments.engine_folders);
+    let result = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments, folders),
+        Command::Check(arguments) => check::run(&arguments, folders),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Engines(arguments) => engines::run(&arguments, folders),
+        Command::Guard | Command::Load | Command::Sim(_) => Ok(ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("sweepd: {error:#}");
+        ExitCode::from(error.downcast_ref::<input::Refused>().map_or(3, |_| 2))
+    })
+}
+
+/// To stderr, by `SWEEPD_LOG`; silent by default, for progress is shown otherwise.
+fn start_logging() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_env_var("SWEEPD_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

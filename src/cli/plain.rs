@@ -1,0 +1,57 @@
+//! Progress as lines, for logs and pipes: changes, and a sign of life every ten seconds.
+#![expect(clippy::print_stderr, reason = "progress goes to stderr")]
+
+use super::terminal::{Rate, ended, left};
+use crate::clock;
+use crate::daemon::progress::Progress;
+use crate::units::MonoNs;
+use std::time::Duration;
+
+const EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Lines {
+    trial: String,
+    rate: Rate,
+    next_tick: Duration,
+    began: MonoNs,
+}
+
+impl Lines {
+    pub(super) fn new() -> Self {
+        Self { trial: String::new(), rate: Rate::default(), next_tick: EVERY, began: clock::now() }
+    }
+
+    pub(super) fn show(&mut self, progress: Progress) {
+        match progress {
+            Progress::TrialStarted { number, of, trial, attempt } => {
+                self.trial = trial.to_string();
+                let again =
+                    if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+                let left = left(clock::now().since(self.began), number, of);
+                eprintln!("[{number}/{of}] {trial}{again}{left}");
+            }
+            Progress::State { what } => eprintln!("  {}: {what}", self.trial),
+            Progress::PhaseStarted { phase, min_requests, min_duration, .. } => {
+                (self.rate, self.next_tick) = (Rate::default(), EVERY);
+                let least = humantime::format_duration(min_duration);
+                let trial = &self.trial;
+                eprintln!("  {trial}: phase {phase}, at least {min_requests} requests and {least}");
+            }
+            Progress::Tick(tick) => {
+                let rate = self.rate.at(&tick);
+                if Duration::from_nanos(tick.elapsed_ns) >= self.next_tick {
+                    self.next_tick += EVERY;
+                    eprintln!(
+                        "  {}: {} ok, {} failed, {} in flight, {rate:.0} chunks/s",
+                        self.trial, tick.ok, tick.failed, tick.in_flight
+                    );
+                }
+            }
+            Progress::TrialEnded { outcome } => eprintln!("  {}: {}", self.trial, ended(&outcome)),
+            Progress::BlockEnded { block, of } => {
+                eprintln!("block {block} of {of} done, the report is up to date");
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! `sweepd report RUN`: a run's reports, made again from its files.
+#![expect(clippy::print_stdout, reason = "the result is what it prints")]
+
+use super::input;
+use crate::daemon::reports;
+use crate::report;
+use crate::store::dirs::RunDir;
+use anyhow::Context;
+use clap::Args;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub(super) struct ReportArguments {
+    /// A run's folder, or its id.
+    run: PathBuf,
+    /// Print the whole report instead of its headline table.
+    #[arg(long)]
+    print: bool,
+}
+
+pub(super) fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
+    let by_id = input::runs_folder().join(&arguments.run);
+    let path = if arguments.run.is_dir() { arguments.run.clone() } else { by_id };
+    anyhow::ensure!(
+        path.join("plan.json").exists(),
+        "{} is not a run: it has no plan.json",
+        arguments.run.display()
+    );
+    let dir = RunDir::open(&path);
+    let summary = reports::rewrite(&dir).context("cannot make the report")?;
+    if arguments.print {
+        println!("{}", report::markdown(&summary));
+    } else {
+        println!("{}", report::headline_table(&summary));
+        println!("report: {}", dir.file("report.md").display());
+    }
+    Ok(ExitCode::SUCCESS)
+}

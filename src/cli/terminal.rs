@@ -1,0 +1,202 @@
+//! Progress on a terminal: one bar for the run, one line for what is happening now.
+
+use crate::clock;
+use crate::daemon::progress::Progress;
+use crate::load::message::LoadTick;
+use crate::run::outcome::{Ending, TrialOutcome};
+use crate::units::{MonoNs, count_f64};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+/// Events a second between two ticks.
+#[derive(Debug, Default)]
+pub(super) struct Rate {
+    chunks: u64,
+    elapsed_ns: u64,
+}
+
+impl Rate {
+    pub(super) fn at(&mut self, tick: &LoadTick) -> f64 {
+        let span = Duration::from_nanos(tick.elapsed_ns.saturating_sub(self.elapsed_ns));
+        let chunks = tick.chunks.saturating_sub(self.chunks);
+        (self.chunks, self.elapsed_ns) = (tick.chunks, tick.elapsed_ns);
+        if span.is_zero() { 0.0 } else { count_f64(chunks) / span.as_secs_f64() }
+    }
+}
+
+/// A trial's end in one line.
+pub(super) fn ended(outcome: &TrialOutcome) -> String {
+    match &outcome.ending {
+        Ending::Completed => "completed".into(),
+        Ending::EngineFailed { failure } => {
+            let kind = serde_json::to_value(failure.kind).unwrap_or_default();
+            format!(
+                "engine failed during {}: {} ({})",
+                failure.during,
+                failure.summary,
+                kind.as_str().unwrap_or_default()
+            )
+        }
+        Ending::Broken { reason } => format!("broken: {reason}"),
+        Ending::Cancelled { reason } => format!("cancelled: {reason}"),
+        Ending::Skipped { reason } => format!("skipped: {reason}"),
+    }
+}
+
+/// How far a phase is: the lesser of its requests' and its duration's share.
+#[derive(Clone, Copy, Debug, Default)]
+struct Goal {
+    requests: u32,
+    duration: Duration,
+}
+
+impl Goal {
+    fn percent(self, tick: &LoadTick) -> f64 {
+        let share = |have: f64, want: f64| if want > 0.0 { (have / want).min(1.0) } else { 1.0 };
+        let requests = share(count_f64(tick.ok + tick.failed), f64::from(self.requests));
+        let elapsed = Duration::from_nanos(tick.elapsed_ns).as_secs_f64();
+        100.0 * requests.min(share(elapsed, self.duration.as_secs_f64()))
+    }
+}
+
+/// What is left when trial `number` of `of` begins, by the mean of those that have ended; nothing
+/// is said before the first has.
+pub(super) fn left(elapsed: Duration, number: usize, of: usize) -> String {
+    let ended = u32::try_from(number.saturating_sub(1)).unwrap_or(u32::MAX);
+    let ahead = u32::try_from(of.saturating_sub(number) + 1).unwrap_or(u32::MAX);
+    match (elapsed.checked_div(ended)).and_then(|mean| mean.checked_mul(ahead)) {
+        Some(left) => {
+            let left = Duration::from_secs(left.as_secs());
+            format!(", about {} left", humantime::format_duration(left))
+        }
+        None => String::new(),
+    }
+}
+
+/// Two lines at the bottom of the terminal; what has ended scrolls up above them.
+#[derive(Debug)]
+pub(super) struct Screen {
+    lines: MultiProgress,
+    run: ProgressBar,
+    now: ProgressBar,
+    trial: String,
+    phase: String,
+    goal: Goal,
+    rate: Rate,
+    began: MonoNs,
+}
+
+impl Screen {
+    pub(super) fn new() -> Self {
+        let lines = MultiProgress::new();
+        let run = lines.add(ProgressBar::new(0));
+        let now = lines.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}, {elapsed} gone") {
+            run.set_style(style);
+        }
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            now.set_style(style);
+        }
+        run.enable_steady_tick(Duration::from_secs(1));
+        now.enable_steady_tick(Duration::from_millis(250));
+        Self {
+            lines,
+            run,
+            now,
+            trial: String::new(),
+            phase: String::new(),
+            goal: Goal::default(),
+            rate: Rate::default(),
+            began: clock::now(),
+        }
+    }
+
+    pub(super) fn show(&mut self, progress: Progress) {
+        match progress {
+            Progress::TrialStarted { number, of, trial, attempt } => {
+                self.run.set_length(of as u64);
+                self.run.set_position(number as u64 - 1);
+                let left = left(clock::now().since(self.began), number, of);
+                self.run.set_message(format!("trial {number} of {of}{left}"));
+                self.trial = format!("block {}, {}", trial.block, trial.variant);
+                if attempt > 1 {
+                    self.trial.push_str(&format!(", attempt {attempt}"));
+                }
+                self.now.set_message(self.trial.clone());
+            }
+            Progress::State { what } => self.now.set_message(format!("{}: {what}", self.trial)),
+            Progress::PhaseStarted { phase, users, min_requests, min_duration } => {
+                self.rate = Rate::default();
+                self.goal = Goal { requests: min_requests, duration: min_duration };
+                self.phase = format!("{phase} ({users} users)");
+                self.now.set_message(format!("{}: {}", self.trial, self.phase));
+            }
+            Progress::Tick(tick) => self.tick(&tick),
+            Progress::TrialEnded { outcome } => {
+                self.run.inc(1);
+                self.line(&format!("{}: {}", outcome.trial, ended(&outcome)));
+            }
+            Progress::BlockEnded { block, of } => {
+                self.line(&format!("block {block} of {of} done, the report is up to date"));
+            }
+        }
+    }
+
+    fn tick(&mut self, tick: &LoadTick) {
+        let rate = self.rate.at(tick);
+        self.now.set_message(format!(
+            "{}: {} {:.0} %, {} ok, {} failed, {} in flight, {rate:.0} tok/s (chunks)",
+            self.trial,
+            self.phase,
+            self.goal.percent(tick),
+            tick.ok,
+            tick.failed,
+            tick.in_flight,
+        ));
+    }
+
+    fn line(&self, text: &str) {
+        // A terminal that has gone away is no reason to stop a run.
+        self.lines.println(text).ok();
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.now.finish_and_clear();
+        self.run.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_as_far_as_the_lesser_of_requests_and_duration() {
+        let goal = Goal { requests: 10, duration: Duration::from_secs(10) };
+        let tick = LoadTick { elapsed_ns: 2_000_000_000, ok: 8, failed: 1, ..Default::default() };
+        assert!((goal.percent(&tick) - 20.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_left_is_known_after_the_first_trial() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert_eq!(left(minutes(0), 1, 4), "");
+        assert_eq!(left(minutes(2), 2, 4), ", about 6m left");
+        assert_eq!(left(minutes(6), 4, 4), ", about 2m left");
+    }
+
+    #[test]
+    fn a_rate_is_of_the_time_since_the_last_tick() {
+        let mut rate = Rate::default();
+        let tick = |seconds: u64, chunks| LoadTick {
+            elapsed_ns: seconds * 1_000_000_000,
+            chunks,
+            ..Default::default()
+        };
+        assert!((rate.at(&tick(1, 100)) - 100.0).abs() < 1e-9);
+        assert!((rate.at(&tick(3, 500)) - 200.0).abs() < 1e-9);
+        assert!(rate.at(&tick(3, 500)).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,11 @@
+//! Assembly: the trial line, the sweep line, and the reports. What joins the edges.
+
+pub(crate) mod attempt;
+pub(crate) mod finding;
+pub(crate) mod line;
+pub(crate) mod prepare;
+pub(crate) mod progress;
+pub(crate) mod reports;
+pub(crate) mod trial;
+pub(crate) mod verdict;
+pub(crate) mod version;

@@ -1,0 +1,227 @@
+//! From a sweep and a variant to everything one attempt needs. Pure.
+//!
+//! Invariant: what is sent to the engine depends on sweep seed, block, phase, user and turn, never
+//! on the variant or the attempt: every variant meets the same prompts.
+
+use super::attempt::AttemptPlan;
+use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
+use crate::engine::request::{self, NoSamplingField};
+use crate::ids::{Name, TrialId};
+use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
+use crate::seed::Seed;
+use crate::store::dirs::AttemptDir;
+use crate::supervise::guard::message::GuardSpec;
+use crate::supervise::probe::ProbeTarget;
+use crate::supervise::state::Limits;
+use crate::sweep::def::{Endpoint, Phase, Sweep, Variant};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::Duration;
+
+/// Engines are reached here and nowhere else.
+const HOST: &str = "127.0.0.1";
+const LOG_HEAD_BYTES: u64 = 8 << 20;
+const LOG_TAIL_BYTES: u64 = 8 << 20;
+/// What the load process may need beyond its own deadlines: building prompts, writing records.
+const LOAD_MARGIN: Duration = Duration::from_secs(120);
+/// For the load process to hand over its records, and for the guard to say its last word.
+const STOP_MARGIN: Duration = Duration::from_secs(25);
+
+/// Completes "cannot prepare the launch: …".
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error("{0}")]
+    Slot(#[from] SlotError),
+    #[error("{0}")]
+    Sampling(#[from] NoSamplingField),
+    #[error("engine `{engine}` has no {endpoint} endpoint")]
+    NoEndpoint { engine: Name, endpoint: &'static str },
+}
+
+/// One attempt's place in everything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    pub(crate) trial: &'a TrialId,
+    /// Unique on this machine: strays are found, and killed, by it.
+    pub(crate) marker: &'a str,
+    pub(crate) port: u16,
+    pub(crate) dir: &'a AttemptDir,
+    /// The engine's working directory: that of the sweep file.
+    pub(crate) cwd: &'a Path,
+    pub(crate) sweepd: &'a Path,
+    pub(crate) inherited: &'a BTreeMap<String, String>,
+}
+
+pub(crate) fn attempt_plan(
+    sweep: &Sweep,
+    variant: &Variant,
+    place: Place<'_>,
+) -> Result<AttemptPlan, PrepareError> {
+    let request = request_plan(sweep, variant)?;
+    let prompts = sweep.seed.branch("prompts").nth(place.trial.block.into());
+    let load = |phase: &Phase, seed: Seed, deadline: Duration| LoadPlan {
+        phase: phase.name.clone(),
+        host: HOST.to_owned(),
+        port: place.port,
+        request: request.clone(),
+        prompts: PromptPlan {
+            tokenizer: variant.model.tokenizer.clone(),
+            prompt_tokens: sweep.workload.prompt_tokens.get(),
+            seed: seed.value(),
+        },
+        users: phase.users.get(),
+        min_requests: phase.min_requests,
+        min_duration_ns: nanoseconds(phase.min_duration),
+        think_time_ns: nanoseconds(phase.think_time),
+        phase_deadline_ns: nanoseconds(deadline),
+        request_deadline_ns: nanoseconds(sweep.deadlines.request),
+        stall_ns: nanoseconds(sweep.deadlines.stall),
+        keep_alive_ns: nanoseconds(variant.engine.request.keep_alive),
+        records: place.dir.frames(phase.name.as_str()),
+    };
+    // Warm-up draws from a stream of its own, so that it feeds no prefix cache.
+    let warm_seed = sweep.seed.branch("warm-up").nth(place.trial.block.into());
+    Ok(AttemptPlan {
+        guard: guard_spec(sweep, variant, place)?,
+        port: place.port,
+        probe: probe_target(sweep, variant, place.port, &request)?,
+        warmup: warmup(sweep).map(|phase| load(&phase, warm_seed, sweep.deadlines.warmup)),
+        phases: sweep
+            .phases
+            .iter()
+            .map(|phase| load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase))
+            .collect(),
+        limits: limits(sweep, variant),
+    })
+}
+
+/// The warm-up as a phase; no name of a user's phase can be the same, for it starts with a dot.
+fn warmup(sweep: &Sweep) -> Option<Phase> {
+    let requests = sweep.warmup.requests;
+    (requests > 0).then(|| Phase {
+        name: Name::warmup(),
+        users: sweep.warmup.users,
+        min_requests: requests,
+        min_duration: Duration::ZERO,
+        think_time: Duration::ZERO,
+    })
+}
+
+fn request_plan(sweep: &Sweep, variant: &Variant) -> Result<RequestPlan, PrepareError> {
+    let tokens = sweep.workload.output_tokens;
+    Ok(RequestPlan {
+        path: endpoint_path(sweep, variant)?,
+        endpoint: sweep.workload.endpoint,
+        body: body(sweep, variant, tokens)?,
+        output_tokens: tokens.get(),
+        done_marker: variant.engine.request.done_marker,
+    })
+}
+
+fn body(
+    sweep: &Sweep,
+    variant: &Variant,
+    tokens: NonZeroU32,
+) -> Result<Map<String, Value>, NoSamplingField> {
+    request::body(&variant.engine, &variant.model.served_name, &sweep.sampling.0, tokens)
+}
+
+fn endpoint_path(sweep: &Sweep, variant: &Variant) -> Result<String, PrepareError> {
+    let endpoints = &variant.engine.endpoints;
+    let (path, endpoint) = match sweep.workload.endpoint {
+        Endpoint::Completions => (&endpoints.completions, "completions"),
+        Endpoint::Chat => (&endpoints.chat, "chat"),
+    };
+    let engine = variant.engine.name.clone();
+    path.clone().ok_or(PrepareError::NoEndpoint { engine, endpoint })
+}
+
+fn probe_target(
+    sweep: &Sweep,
+    variant: &Variant,
+    port: u16,
+    request: &RequestPlan,
+) -> Result<ProbeTarget, PrepareError> {
+    let mut generate_body = body(sweep, variant, NonZeroU32::MIN)?;
+    generate_body.insert("stream".into(), Value::Bool(false));
+    generate_body.remove("stream_options");
+    Ok(ProbeTarget {
+        base: format!("http://{HOST}:{port}"),
+        ready_path: variant.engine.ready.path.clone(),
+        models_path: variant.engine.endpoints.models.clone(),
+        served_name: variant.model.served_name.clone(),
+        generate_path: request.path.clone(),
+        endpoint: sweep.workload.endpoint,
+        generate_body,
+    })
+}
+
+/// What stands for the placeholders of an engine's file.
+pub(crate) fn slots<'a>(variant: &'a Variant, port: u16, sweepd: &'a Path) -> Slots<'a> {
+    Slots {
+        program: variant.program.as_deref().or(variant.engine.program.as_deref()),
+        model: &variant.model.path,
+        served_name: &variant.model.served_name,
+        host: HOST,
+        port,
+        gpus: None,
+        sweepd,
+    }
+}
+
+/// The variant's whole environment.
+pub(crate) fn environment(
+    variant: &Variant,
+    inherited: &BTreeMap<String, String>,
+    slots: &Slots<'_>,
+) -> Result<BTreeMap<String, String>, SlotError> {
+    let own = OwnEnvironment { env: &variant.env, env_pass: &variant.env_pass };
+    launch::environment(&variant.engine, own, inherited, slots)
+}
+
+fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<GuardSpec, SlotError> {
+    let slots = slots(variant, place.port, place.sweepd);
+    Ok(GuardSpec {
+        marker: place.marker.to_owned(),
+        argv: launch::argv(&variant.engine, &variant.params, &slots)?,
+        env: environment(variant, place.inherited, &slots)?.into_iter().collect(),
+        cwd: place.cwd.to_owned(),
+        log: place.dir.log(),
+        log_head_bytes: LOG_HEAD_BYTES,
+        log_tail_bytes: LOG_TAIL_BYTES,
+        patterns: variant.engine.failures.iter().map(|rule| rule.pattern.to_string()).collect(),
+        stop_signal: variant.engine.stop.signal,
+        grace_ms: milliseconds(grace(sweep, variant)),
+        kill_ms: milliseconds(sweep.deadlines.verify),
+    })
+}
+
+fn grace(sweep: &Sweep, variant: &Variant) -> Duration {
+    sweep.deadlines.stop.unwrap_or(variant.engine.stop.grace)
+}
+
+fn limits(sweep: &Sweep, variant: &Variant) -> Limits {
+    let deadlines = &sweep.deadlines;
+    Limits {
+        launch: deadlines.launch,
+        load: deadlines.load.unwrap_or(variant.engine.ready.within),
+        ready: deadlines.ready,
+        warmup: deadlines.warmup + LOAD_MARGIN,
+        phase: deadlines.phase + LOAD_MARGIN,
+        stop: grace(sweep, variant) + deadlines.verify + STOP_MARGIN,
+        verify: deadlines.verify,
+        stall: deadlines.stall,
+        phases: sweep.phases.len(),
+        warm_up: sweep.warmup.requests > 0,
+    }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn milliseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

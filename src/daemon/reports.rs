@@ -1,0 +1,82 @@
+//! The reports of a run, made from its files alone: while it runs, when it ends, and later.
+
+use crate::ids::{Name, RunId, TrialId};
+use crate::report;
+use crate::sample::host::HostFacts;
+use crate::stats::data::{PhaseData, PhasePlan, RunData, Setup, TrialData, VariantFacts};
+use crate::stats::summary::{Summary, summarise};
+use crate::store::dirs::{RunDir, StoredTrial};
+use crate::store::files::{self, StoreError};
+use crate::sweep::def::PlannedTrial;
+use serde::{Deserialize, Serialize};
+
+/// `plan.json`: what was to be done, complete enough to make a report without the sweep file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PlanFile {
+    pub(crate) format: u32,
+    pub(crate) run: RunId,
+    pub(crate) sweep: Name,
+    pub(crate) setup: Setup,
+    pub(crate) variants: Vec<VariantFacts>,
+    pub(crate) phases: Vec<PhasePlan>,
+    pub(crate) planned: Vec<PlannedTrial>,
+}
+
+/// Rewrites report and summaries from the run's files.
+pub(crate) fn rewrite(dir: &RunDir) -> Result<Summary, StoreError> {
+    let data = read(dir)?;
+    let summary = summarise(&data);
+    let json = report::json(&summary)
+        .map_err(|error| StoreError::damaged(&dir.file("summary.json"), error))?;
+    files::write(&dir.file("summary.json"), json.as_bytes())?;
+    files::write(&dir.file("summary.csv"), report::csv(&summary).as_bytes())?;
+    files::write(&dir.file("report.md"), report::markdown(&summary).as_bytes())?;
+    Ok(summary)
+}
+
+fn read(dir: &RunDir) -> Result<RunData, StoreError> {
+    let plan: PlanFile = files::read_json(&dir.file("plan.json"))?;
+    let host: HostFacts = files::read_json(&dir.file("environment.json"))?;
+    let mut trials = Vec::new();
+    for planned in &plan.planned {
+        let trial = TrialId { block: planned.block, variant: planned.variant.clone() };
+        trials.extend(dir.read_trial(&trial)?.map(trial_data));
+    }
+    Ok(RunData {
+        run: plan.run,
+        sweep: plan.sweep,
+        setup: plan.setup,
+        host: host_facts(&host),
+        variants: plan.variants,
+        phases: plan.phases,
+        planned: plan.planned,
+        trials,
+    })
+}
+
+fn trial_data(stored: StoredTrial) -> TrialData {
+    let phase = |(facts, records)| PhaseData { facts, records };
+    TrialData {
+        outcome: stored.outcome,
+        attempts: stored.attempts,
+        phases: stored.phases.into_iter().map(phase).collect(),
+    }
+}
+
+/// In the order in which they are shown; what is not known is left out.
+fn host_facts(host: &HostFacts) -> Vec<(String, String)> {
+    let gib = |bytes| format!("{:.1} GiB", crate::units::count_f64(bytes) / f64::from(1 << 30));
+    let logical = host.cpus.map(|cpus| format!(", {cpus} logical")).unwrap_or_default();
+    [
+        ("sweepd", Some(host.sweepd_version.clone())),
+        ("host", host.host_name.clone()),
+        ("system", host.operating_system.clone()),
+        ("kernel", host.kernel.clone()),
+        ("CPU", host.cpu.as_ref().map(|cpu| format!("{cpu}{logical}"))),
+        ("memory", host.memory_bytes.map(gib)),
+        ("GPU", Some(host.gpu.clone())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
+}

@@ -1,0 +1,219 @@
+//! One trial: attempts until one counts, then `outcome.json`, last of all.
+
+use super::attempt::{self, AttemptPlan, StopRequests};
+use super::finding::Finding;
+use super::line::Context;
+use super::prepare::{self, Place};
+use super::progress::Progress;
+use super::verdict;
+use crate::clock;
+use crate::engine::def::EngineSource;
+use crate::ids::TrialId;
+use crate::run::FORMAT;
+use crate::run::outcome::{AttemptOutcome, Ending, PhaseSource, TrialOutcome};
+use crate::store::dirs::AttemptDir;
+use crate::store::files::{self, StoreError};
+use crate::supervise::ports;
+use crate::sweep::def::Variant;
+use crate::units::ClockAnchor;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Launches of one trial at most; only causes outside the variant are tried again.
+const ATTEMPTS: u32 = 3;
+
+/// Which of how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Number {
+    pub(crate) number: usize,
+    pub(crate) of: usize,
+}
+
+/// Runs one trial. An error is sweepd's own: nothing could be stored.
+pub(crate) async fn run(
+    context: &Context<'_>,
+    variant: &Variant,
+    trial: &TrialId,
+    number: Number,
+    stop: &StopRequests,
+) -> Result<TrialOutcome, StoreError> {
+    let started = clock::wall_time();
+    let mut last = None;
+    for count in 1..=ATTEMPTS {
+        context.watcher.say(Progress::TrialStarted {
+            number: number.number,
+            of: number.of,
+            trial: trial.clone(),
+            attempt: count,
+        });
+        let outcome = run_attempt(context, variant, trial, count, stop.clone()).await?;
+        let again = verdict::is_transient(&outcome.ending) && *stop.borrow() == 0;
+        last = Some(outcome);
+        if !again {
+            break;
+        }
+    }
+    let attempts = last.as_ref().map_or(0, |last| last.attempt);
+    let nothing = || Ending::Broken { reason: "no attempt was made".into() };
+    let outcome = TrialOutcome {
+        format: FORMAT,
+        run: context.run.clone(),
+        trial: trial.clone(),
+        simulated: variant.engine.simulated,
+        ending: last.as_ref().map_or_else(nothing, |last| last.ending.clone()),
+        attempts,
+        phases: last
+            .map(|last| last.phases)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|phase| PhaseSource { phase, attempt: attempts })
+            .collect(),
+        started,
+        ended: clock::wall_time(),
+    };
+    context.dir.finish_trial(trial, &outcome)?;
+    tracing::info!(run = %context.run, %trial, ending = ?outcome.ending, "trial ended");
+    context.watcher.say(Progress::TrialEnded { outcome: Box::new(outcome.clone()) });
+    Ok(outcome)
+}
+
+async fn run_attempt(
+    context: &Context<'_>,
+    variant: &Variant,
+    trial: &TrialId,
+    count: u32,
+    stop: StopRequests,
+) -> Result<AttemptOutcome, StoreError> {
+    let dir = context.dir.create_attempt(trial, count)?;
+    let (started, anchor) = (clock::wall_time(), clock::anchor());
+    let (run, sweepd) = (context.run, std::process::id());
+    // Two runs of one name may begin in the same second, but not in the same nanosecond and process.
+    let marker = format!("{run}/{trial}/{count}/{sweepd}.{}", anchor.mono_ns);
+    let start = u64::try_from(anchor.mono_ns / 1_000).unwrap_or(0);
+    let finding = match ports::choose(start) {
+        None => Finding::never_began("no free port was found".into()),
+        Some(port) => {
+            let place = Place {
+                trial,
+                marker: &marker,
+                port,
+                dir: &dir,
+                cwd: context.cwd,
+                sweepd: context.sweepd,
+                inherited: context.inherited,
+            };
+            match prepare::attempt_plan(context.sweep, variant, place) {
+                Err(error) => Finding::never_began(format!("cannot prepare the launch: {error}")),
+                Ok(plan) => {
+                    write_manifest(context, variant, trial, count, &dir, &plan, anchor)?;
+                    attempt::run(context.sweepd, &plan, &dir, context.watcher, stop).await
+                }
+            }
+        }
+    };
+    let outcome = AttemptOutcome {
+        format: FORMAT,
+        attempt: count,
+        ending: verdict::ending(&finding, &variant.engine.failures),
+        started,
+        ended: clock::wall_time(),
+        anchor,
+        exit: finding.exit,
+        time_to_ready_ms: finding
+            .time_to_ready
+            .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
+        peak_host_memory_bytes: finding.peak_memory_bytes,
+        teardown: verdict::teardown(&finding),
+        phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
+        timeline: finding.timeline,
+    };
+    dir.write_outcome(&outcome)?;
+    Ok(outcome)
+}
+
+/// `manifest.json`: what was launched, exactly, with secrets left out.
+#[derive(Debug, Serialize)]
+struct Manifest<'a> {
+    format: u32,
+    run: &'a str,
+    trial: &'a TrialId,
+    attempt: u32,
+    engine: &'a str,
+    engine_file: String,
+    engine_version: Option<&'a str>,
+    simulated: bool,
+    argv: &'a [String],
+    env: BTreeMap<&'a str, &'a str>,
+    cwd: &'a Path,
+    port: u16,
+    model: &'a Path,
+    model_bytes: Option<u64>,
+    tokenizer: &'a Path,
+    /// `SWEEPD_ATTEMPT` in the environment of all its processes.
+    marker: &'a str,
+    /// What holds the engine's processes together.
+    containment: [&'static str; 3],
+    anchor: ClockAnchor,
+}
+
+fn write_manifest(
+    context: &Context<'_>,
+    variant: &Variant,
+    trial: &TrialId,
+    attempt: u32,
+    dir: &AttemptDir,
+    plan: &AttemptPlan,
+    anchor: ClockAnchor,
+) -> Result<(), StoreError> {
+    let size = |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len());
+    let manifest = Manifest {
+        format: FORMAT,
+        run: &context.run.0,
+        trial,
+        attempt,
+        engine: variant.engine.name.as_str(),
+        engine_file: match &variant.engine.source {
+            EngineSource::BuiltIn => "built in".to_owned(),
+            EngineSource::File(path) => path.display().to_string(),
+        },
+        engine_version: context.version(&variant.name),
+        simulated: variant.engine.simulated,
+        argv: &plan.guard.argv,
+        env: redacted(&plan.guard.env),
+        cwd: &plan.guard.cwd,
+        port: plan.port,
+        model: &variant.model.path,
+        model_bytes: size(&variant.model.path),
+        tokenizer: &variant.model.tokenizer,
+        marker: &plan.guard.marker,
+        containment: ["session", "subreaper", "marker"],
+        anchor,
+    };
+    files::write_json(&dir.path.join("manifest.json"), &manifest)
+}
+
+/// Values of variables whose names speak of secrets are never written anywhere.
+fn redacted(env: &[(String, String)]) -> BTreeMap<&str, &str> {
+    const SECRET: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL"];
+    env.iter()
+        .map(|(name, value)| {
+            let upper = name.to_uppercase();
+            let secret = SECRET.iter().any(|word| upper.contains(word));
+            (name.as_str(), if secret { "[redacted]" } else { value.as_str() })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_redacted_by_name() {
+        let env = [("HF_TOKEN".to_owned(), "hf_x".to_owned()), ("LANG".into(), "C".into())];
+        let got = redacted(&env);
+        assert_eq!(got["HF_TOKEN"], "[redacted]");
+        assert_eq!(got["LANG"], "C");
+    }
+}

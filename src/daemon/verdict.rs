@@ -1,0 +1,64 @@
+//! What a finding means: how the attempt ended, and how its teardown went. Pure.
+
+use super::finding::Finding;
+use crate::engine::def::FailureRule;
+use crate::engine::rules::{Matcher, diagnose};
+use crate::run::outcome::{Ending, FailureKind, Teardown, TeardownVerdict};
+use crate::supervise::state::Why;
+
+/// How the attempt ended, in the vocabulary of outcomes.
+pub(crate) fn ending(finding: &Finding, rules: &[FailureRule]) -> Ending {
+    match &finding.why {
+        Why::Completed => Ending::Completed,
+        Why::Cancelled { reason } => Ending::Cancelled { reason: reason.clone() },
+        Why::Broken { reason } => Ending::Broken { reason: reason.clone() },
+        Why::Failed { symptom } => {
+            let tail = finding.report.as_ref().map(|report| report.tail.as_slice());
+            let log = Matcher::reported(rules, &finding.matches, tail.unwrap_or_default());
+            Ending::EngineFailed { failure: diagnose(&log, symptom, &finding.during) }
+        }
+    }
+}
+
+/// How the teardown went; `None` if nothing was launched.
+pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
+    if !finding.launched {
+        return None;
+    }
+    let (verdict, detail) = match &finding.report {
+        None => (
+            TeardownVerdict::Unknown,
+            Some(format!(
+                "the guard itself ended; {} processes with its marker were killed",
+                finding.marked_killed
+            )),
+        ),
+        Some(report) if !report.empty => {
+            (TeardownVerdict::Unkillable, Some(report.left.join("; ")))
+        }
+        Some(_) if !finding.port_free => {
+            (TeardownVerdict::PortHeld, Some("its port is still not free".to_owned()))
+        }
+        Some(_) => (TeardownVerdict::Clean, None),
+    };
+    let report = finding.report.as_ref();
+    let took = finding.stop_took.map_or(0, |span| span.as_millis());
+    Some(Teardown {
+        verdict,
+        leader_killed: report.is_some_and(|report| report.leader_killed),
+        strays_killed: report.map_or(0, |report| report.strays_killed) + finding.marked_killed,
+        took_ms: u64::try_from(took).unwrap_or(u64::MAX),
+        detail,
+    })
+}
+
+/// Whether another launch may well go better: the cause lies outside the variant.
+pub(crate) fn is_transient(ending: &Ending) -> bool {
+    match ending {
+        Ending::EngineFailed { failure } => failure.kind == FailureKind::PortInUse,
+        Ending::Completed
+        | Ending::Broken { .. }
+        | Ending::Cancelled { .. }
+        | Ending::Skipped { .. } => false,
+    }
+}
