@@ -1,0 +1,14 @@
+//! The real binary, driven as a user would, against the simulated engine and a real one.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
+#![expect(clippy::disallowed_methods, reason = "tests have deadlines and are set up by variables")]
+
+mod cli;
+mod engines;
+mod faults;
+mod files;
+mod harness;
+mod kills;
+mod real_engine;
+mod stopping;
+mod tidy;
