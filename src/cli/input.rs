@@ -12,8 +12,14 @@ use std::path::{Path, PathBuf};
 
 /// The user's input was refused: exit code 2.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Refused(pub(super) Problems);
+pub(super) enum Refused {
+    #[error("{0}")]
+    Wrong(Problems),
+    #[error("cannot read {}: {cause}", .file.display())]
+    Unreadable { file: PathBuf, cause: std::io::Error },
+    #[error("{} is not a run: it has no plan.json", .0.display())]
+    NoRun(PathBuf),
+}
 
 /// A sweep file, read and checked.
 pub(super) struct Input {
@@ -26,18 +32,18 @@ pub(super) struct Input {
 pub(super) fn read_sweep(file: &Path, folders: Vec<PathBuf>) -> anyhow::Result<Input> {
     let library = library(folders)?;
     let text = std::fs::read_to_string(file)
-        .with_context(|| format!("cannot read the sweep file {}", file.display()))?;
+        .map_err(|cause| Refused::Unreadable { file: file.to_owned(), cause })?;
     // The folder is made absolute, the name is kept as it was typed, for messages.
     let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     let folder = std::path::absolute(folder)
         .with_context(|| format!("cannot find the folder {}", folder.display()))?;
-    let sweep = parse::parse(file, &text, &library, &disk()).map_err(Refused)?;
+    let sweep = parse::parse(file, &text, &library, &disk()).map_err(Refused::Wrong)?;
     Ok(Input { sweep, text, folder })
 }
 
 pub(super) fn library(folders: Vec<PathBuf>) -> anyhow::Result<Library> {
-    Ok(Library::load(folders).map_err(Refused)?)
+    Ok(Library::load(folders).map_err(Refused::Wrong)?)
 }
 
 pub(super) fn disk() -> Disk {

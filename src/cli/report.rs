@@ -22,11 +22,9 @@ pub(super) struct ReportArguments {
 pub(super) fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
     let by_id = input::runs_folder().join(&arguments.run);
     let path = if arguments.run.is_dir() { arguments.run.clone() } else { by_id };
-    anyhow::ensure!(
-        path.join("plan.json").exists(),
-        "{} is not a run: it has no plan.json",
-        arguments.run.display()
-    );
+    if !path.join("plan.json").exists() {
+        return Err(input::Refused::NoRun(arguments.run.clone()).into());
+    }
     let dir = RunDir::open(&path);
     let summary = reports::rewrite(&dir).context("cannot make the report")?;
     if arguments.print {

@@ -228,7 +228,10 @@ impl<'f> Fields<'f> {
 
 impl Drop for Fields<'_> {
     fn drop(&mut self) {
-        let asked = self.asked.take();
+        let mut asked = self.asked.take();
+        // A key may have been asked for twice.
+        let mut seen = std::collections::HashSet::new();
+        asked.retain(|key| seen.insert(*key));
         let mut missing = self.missing.take();
         if !self.any_key.get() {
             for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key)) {

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 /// Why a run could not be stored or read. Each message completes "cannot go on: …".
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
-    #[error("cannot {action} {}: {source}", .path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    // Not named `source`: the message says it, and a chain of causes would say it again.
+    #[error("cannot {action} {}: {cause}", .path.display())]
+    Io { action: &'static str, path: PathBuf, cause: io::Error },
     #[error("{} is damaged: {reason}", .path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error("{} has format {found}; this sweepd reads up to {FORMAT}", .path.display())]
@@ -21,7 +22,7 @@ pub(crate) enum StoreError {
 impl StoreError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io { action, path, source }
+        move |cause| Self::Io { action, path, cause }
     }
 
     pub(crate) fn damaged(path: &Path, reason: impl ToString) -> Self {
@@ -47,10 +48,10 @@ pub(crate) fn write_with(
         file.sync_all()
     });
     let renamed = written.and_then(|()| fs::rename(&temporary, path));
-    if let Err(source) = renamed {
+    if let Err(cause) = renamed {
         // Best effort: a leftover temporary file is no damage.
         fs::remove_file(&temporary).ok();
-        return Err(StoreError::Io { action: "write", path: path.to_owned(), source });
+        return Err(StoreError::Io { action: "write", path: path.to_owned(), cause });
     }
     match path.parent() {
         Some(folder) => sync_folder(folder),

@@ -45,8 +45,12 @@ fn a_check_shows_the_plan_and_launches_nothing() {
 fn what_is_not_a_run_is_refused_and_left_alone() {
     let sandbox = Sandbox::new();
     let output = sandbox.command(&["report", "no-such-run"]).output().unwrap();
-    assert!(!output.status.success());
+    assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("not a run"));
+    let output = sandbox.command(&["run", "no-such-sweep.toml"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(said.matches("No such file").count(), 1, "{said}");
     sandbox.write("odd/plan.json", "{\"format\": 99}");
     let odd = sandbox.path().join("odd");
     let output = sandbox.command(&["report", odd.to_str().unwrap()]).output().unwrap();
