@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::time::Sleep;
 
 #[derive(Debug)]
 pub(crate) struct App {
@@ -176,12 +177,24 @@ struct Events {
     reply: Reply,
     ticket: Ticket,
     parts: VecDeque<Part>,
+    /// Runs before the connection is cut.
+    cutting: Option<Pin<Box<Sleep>>>,
 }
+
+/// What was written before a cut has left by then: an idle body makes the server flush, an error
+/// in it drops what is still buffered, and a cut in mid-answer would look like no answer.
+const FLUSH: Duration = Duration::from_millis(20);
 
 impl Events {
     fn new(reply: Reply, ticket: Ticket) -> Self {
         let parts = reply.opening().into();
-        Self { reply, ticket, parts }
+        Self { reply, ticket, parts, cutting: None }
+    }
+
+    /// An error in the body makes the server close the connection.
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let sleep = self.cutting.get_or_insert_with(|| Box::pin(tokio::time::sleep(FLUSH)));
+        sleep.as_mut().poll(context).map(|()| Some(Err(io::Error::other("cut"))))
     }
 }
 
@@ -194,8 +207,10 @@ impl Stream for Events {
             match this.parts.pop_front() {
                 Some(Part::Event(text)) => return Poll::Ready(Some(Ok(Bytes::from(text)))),
                 Some(Part::End) => return Poll::Ready(None),
-                // An error in the body makes the server close the connection.
-                Some(Part::Cut) => return Poll::Ready(Some(Err(io::Error::other("cut")))),
+                Some(Part::Cut) => {
+                    this.parts.push_front(Part::Cut);
+                    return this.poll_cut(context);
+                }
                 None => match this.ticket.poll_next(context) {
                     Poll::Ready(Some(_)) => this.parts.extend(this.reply.token()),
                     Poll::Ready(None) => this.parts.push_back(Part::Cut),
