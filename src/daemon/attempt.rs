@@ -17,7 +17,6 @@ use crate::supervise::probe::{self, ProbeTarget};
 use crate::supervise::state::{Action, Attempt, Event, Limits, State, Why};
 use crate::supervise::tree;
 use crate::units::MonoNs;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -43,18 +42,17 @@ pub(crate) type StopRequests = watch::Receiver<u32>;
 
 /// Runs one attempt to its end. Every engine process is gone when this returns, or the finding says which is not.
 pub(crate) async fn run(
-    sweepd: &Path,
     plan: &AttemptPlan,
     dir: &AttemptDir,
     watcher: &Watcher,
     mut stop: StopRequests,
 ) -> Finding {
-    let guard = match GuardHandle::start(sweepd, &plan.guard).await {
+    let guard = match GuardHandle::start(&plan.guard).await {
         Ok(guard) => guard,
         Err(error) => return Finding::never_began(format!("cannot start the guard: {error}")),
     };
     let (events, mut internal) = mpsc::unbounded_channel();
-    let mut shell = Shell::new(sweepd, plan, dir, watcher, guard, events);
+    let mut shell = Shell::new(plan, dir, watcher, guard, events);
     let mut samples = tokio::time::interval(SAMPLE_EVERY);
     samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     while !matches!(shell.machine.state, State::Ended { .. }) {
@@ -100,7 +98,6 @@ struct Loading {
 }
 
 struct Shell<'a> {
-    sweepd: &'a Path,
     plan: &'a AttemptPlan,
     dir: &'a AttemptDir,
     watcher: &'a Watcher,
@@ -122,7 +119,6 @@ struct Shell<'a> {
 
 impl<'a> Shell<'a> {
     fn new(
-        sweepd: &'a Path,
         plan: &'a AttemptPlan,
         dir: &'a AttemptDir,
         watcher: &'a Watcher,
@@ -131,7 +127,6 @@ impl<'a> Shell<'a> {
     ) -> Self {
         let began = clock::now();
         Self {
-            sweepd,
             plan,
             dir,
             watcher,
@@ -366,7 +361,7 @@ impl<'a> Shell<'a> {
     }
 
     async fn start_load(&mut self, plan: LoadPlan, warmup: bool) {
-        match LoadHandle::start(self.sweepd, &plan).await {
+        match LoadHandle::start(&plan).await {
             Ok(handle) => self.load = Some(Loading { handle, plan, warmup }),
             Err(error) => {
                 let reason = format!("cannot start the load generator: {error}");

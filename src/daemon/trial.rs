@@ -107,7 +107,7 @@ async fn run_attempt(
                 Err(error) => Finding::never_began(format!("cannot prepare the launch: {error}")),
                 Ok(plan) => {
                     write_manifest(context, variant, trial, count, &dir, &plan, anchor)?;
-                    attempt::run(context.sweepd, &plan, &dir, context.watcher, stop).await
+                    attempt::run(&plan, &dir, context.watcher, stop).await
                 }
             }
         }

@@ -4,7 +4,6 @@
 
 use super::message::{LoadEvent, LoadPlan};
 use std::io;
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -23,8 +22,9 @@ pub(crate) struct LoadHandle {
 }
 
 impl LoadHandle {
-    pub(crate) async fn start(sweepd: &Path, plan: &LoadPlan) -> io::Result<Self> {
-        let mut child = Command::new(sweepd)
+    pub(crate) async fn start(plan: &LoadPlan) -> io::Result<Self> {
+        let mut child = Command::new(crate::ids::OWN_EXECUTABLE)
+            .arg0("sweepd")
             .arg("__load")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

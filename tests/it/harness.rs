@@ -50,7 +50,11 @@ impl Sandbox {
 
     /// `sweepd` with a home of its own.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(SWEEPD);
+        self.command_of(Path::new(SWEEPD), arguments)
+    }
+
+    fn command_of(&self, sweepd: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(sweepd);
         command
             .args(arguments)
             .env("XDG_CONFIG_HOME", self.path().join("config"))
@@ -75,11 +79,16 @@ impl Sandbox {
 
     /// Starts the sweep and leaves it running.
     pub(crate) fn start(&self, sweep: &str) -> Running<'_> {
+        self.start_with(Path::new(SWEEPD), sweep)
+    }
+
+    /// The same with this executable.
+    pub(crate) fn start_with(&self, sweepd: &Path, sweep: &str) -> Running<'_> {
         let file = self.write("sweep.toml", sweep);
         let stderr = fs::File::create(self.path().join("stderr")).unwrap();
         let stdout = fs::File::create(self.path().join("stdout")).unwrap();
         let child = self
-            .command(&["run", file.to_str().unwrap()])
+            .command_of(sweepd, &["run", file.to_str().unwrap()])
             .stdout(stdout)
             .stderr(stderr)
             .spawn()

@@ -1,6 +1,6 @@
 //! Ctrl-C once, Ctrl-C twice, and SIGKILL: no engine is left, and what was measured is kept.
 
-use crate::harness::{Sandbox, eventually, left_of, sweep, variant};
+use crate::harness::{SWEEPD, Sandbox, eventually, left_of, repository, sweep, variant};
 use std::time::Duration;
 
 /// Long enough to be stopped in the middle.
@@ -89,5 +89,25 @@ fn a_guard_that_is_killed_takes_nothing_with_it_but_its_trial() {
     let endings = ["01-bad", "01-good"].map(|trial| run.trial(trial)["ending"].clone());
     assert!(endings.contains(&"broken".into()), "{endings:?}");
     assert!(endings.contains(&"completed".into()), "{endings:?}");
+    run.expect_nothing_left();
+}
+
+#[test]
+fn an_executable_that_is_replaced_in_mid_run_is_still_the_one_that_runs() {
+    let sandbox = Sandbox::new();
+    let copy = sandbox.path().join("sweepd");
+    std::fs::copy(SWEEPD, &copy).unwrap();
+    // The engine is this build's own simulation: it is named by a path of its own.
+    let engine = std::fs::read_to_string(repository().join("engines/sim.toml")).unwrap();
+    let engine = engine.replace("\"{sweepd}\"", &format!("{SWEEPD:?}"));
+    sandbox.write("config/sweepd/engines/sim.toml", &engine);
+    let text = sweep(&format!("{}{}", variant("a", &[]), variant("b", &[])));
+    let mut running = sandbox.start_with(&copy, &text);
+    running.until_it_says("phase 2-users");
+    std::fs::remove_file(&copy).unwrap();
+    let status = running.wait(Duration::from_secs(40));
+    let run = running.run(status).expect_exit(0);
+    run.expect_measured("01-a");
+    run.expect_measured("01-b");
     run.expect_nothing_left();
 }

@@ -5,7 +5,6 @@
 use super::message::{GuardEvent, GuardOrder, GuardSpec};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -21,11 +20,12 @@ pub(crate) struct GuardHandle {
 }
 
 impl GuardHandle {
-    /// Starts `sweepd __guard` and hands it its spec.
-    pub(crate) async fn start(sweepd: &Path, spec: &GuardSpec) -> io::Result<Self> {
+    /// Starts this executable as `sweepd __guard` and hands it its spec.
+    pub(crate) async fn start(spec: &GuardSpec) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let child = Command::new(sweepd)
+        let child = Command::new(crate::ids::OWN_EXECUTABLE)
+            .arg0("sweepd")
             .arg("__guard")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
