@@ -3,7 +3,8 @@
 
 use super::{input, plain, signals, terminal};
 use crate::clock;
-use crate::daemon::line::{self, Order, RunResult};
+use crate::daemon::line::{self, RunResult};
+use crate::daemon::order::Order;
 use crate::daemon::progress::{Progress, Watcher};
 use crate::report;
 use crate::store::dirs::RunDir;

@@ -1,8 +1,10 @@
 //! Assembly: the trial line, the sweep line, and the reports. What joins the edges.
 
 pub(crate) mod attempt;
+pub(crate) mod begin;
 pub(crate) mod finding;
 pub(crate) mod line;
+pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod progress;
 pub(crate) mod reports;

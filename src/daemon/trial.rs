@@ -2,7 +2,7 @@
 
 use super::attempt::{self, AttemptPlan, StopRequests};
 use super::finding::Finding;
-use super::line::Context;
+use super::order::Context;
 use super::prepare::{self, Place};
 use super::progress::Progress;
 use super::verdict;

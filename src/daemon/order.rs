@@ -1,0 +1,38 @@
+//! What a run is told, and what all its trials share. Only data.
+
+use super::progress::Watcher;
+use crate::ids::{Name, RunId};
+use crate::store::dirs::RunDir;
+use crate::sweep::def::Sweep;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What all trials of a run share.
+pub(crate) struct Context<'a> {
+    pub(crate) sweep: &'a Sweep,
+    pub(crate) run: &'a RunId,
+    pub(crate) dir: &'a RunDir,
+    pub(crate) cwd: &'a Path,
+    pub(crate) sweepd: &'a Path,
+    pub(crate) inherited: &'a BTreeMap<String, String>,
+    pub(crate) versions: &'a BTreeMap<Name, String>,
+    pub(crate) watcher: &'a Watcher,
+}
+
+impl Context<'_> {
+    pub(crate) fn version(&self, variant: &Name) -> Option<&str> {
+        self.versions.get(variant).map(String::as_str)
+    }
+}
+
+/// What to run, and with what.
+pub(crate) struct Order<'a> {
+    pub(crate) sweep: &'a Sweep,
+    /// The sweep file's text, kept with the run.
+    pub(crate) text: &'a str,
+    /// The sweep file's folder.
+    pub(crate) cwd: &'a Path,
+    pub(crate) sweepd: &'a Path,
+    /// sweepd's own environment, of which engines get what their allow-lists name.
+    pub(crate) inherited: &'a BTreeMap<String, String>,
+}
