@@ -5,7 +5,7 @@
 
 use super::attempt::AttemptPlan;
 use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
-use crate::engine::request::{self, NoSamplingField};
+use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::ids::{Name, TrialId};
 use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
 use crate::seed::Seed;
@@ -13,8 +13,8 @@ use crate::store::dirs::AttemptDir;
 use crate::supervise::guard::message::GuardSpec;
 use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::Limits;
-use crate::sweep::def::{Endpoint, Phase, Sweep, Variant};
-use serde_json::{Map, Value};
+use crate::sweep::def::{Phase, Sweep, Variant};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -113,29 +113,22 @@ fn request_plan(sweep: &Sweep, variant: &Variant) -> Result<RequestPlan, Prepare
     let tokens = sweep.workload.output_tokens;
     Ok(RequestPlan {
         path: endpoint_path(sweep, variant)?,
-        endpoint: sweep.workload.endpoint,
-        body: body(sweep, variant, tokens)?,
+        draft: draft(sweep, variant, tokens)?,
         output_tokens: tokens.get(),
         done_marker: variant.engine.request.done_marker,
     })
 }
 
-fn body(
-    sweep: &Sweep,
-    variant: &Variant,
-    tokens: NonZeroU32,
-) -> Result<Map<String, Value>, NoSamplingField> {
-    request::body(&variant.engine, &variant.model.served_name, &sweep.sampling.0, tokens)
+fn draft(sweep: &Sweep, variant: &Variant, tokens: NonZeroU32) -> Result<Draft, NoSamplingField> {
+    let (endpoint, model) = (sweep.workload.endpoint, &variant.model.served_name);
+    request::draft(&variant.engine, endpoint, model, &sweep.sampling.0, tokens)
 }
 
 fn endpoint_path(sweep: &Sweep, variant: &Variant) -> Result<String, PrepareError> {
-    let endpoints = &variant.engine.endpoints;
-    let (path, endpoint) = match sweep.workload.endpoint {
-        Endpoint::Completions => (&endpoints.completions, "completions"),
-        Endpoint::Chat => (&endpoints.chat, "chat"),
-    };
+    let endpoint = sweep.workload.endpoint;
+    let path = variant.engine.endpoints.path(endpoint).map(str::to_owned);
     let engine = variant.engine.name.clone();
-    path.clone().ok_or(PrepareError::NoEndpoint { engine, endpoint })
+    path.ok_or(PrepareError::NoEndpoint { engine, endpoint: endpoint.name() })
 }
 
 fn probe_target(
@@ -144,17 +137,16 @@ fn probe_target(
     port: u16,
     request: &RequestPlan,
 ) -> Result<ProbeTarget, PrepareError> {
-    let mut generate_body = body(sweep, variant, NonZeroU32::MIN)?;
-    generate_body.insert("stream".into(), Value::Bool(false));
-    generate_body.remove("stream_options");
+    let mut draft = draft(sweep, variant, NonZeroU32::MIN)?;
+    draft.body.insert("stream".into(), Value::Bool(false));
+    draft.body.remove("stream_options");
     Ok(ProbeTarget {
         base: format!("http://{HOST}:{port}"),
         ready_path: variant.engine.ready.path.clone(),
         models_path: variant.engine.endpoints.models.clone(),
         served_name: variant.model.served_name.clone(),
         generate_path: request.path.clone(),
-        endpoint: sweep.workload.endpoint,
-        generate_body,
+        draft,
     })
 }
 

@@ -3,6 +3,7 @@
 use crate::ids::Name;
 use crate::run::outcome::FailureKind;
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -135,12 +136,48 @@ pub(crate) struct Ready {
     pub(crate) within: Duration,
 }
 
+/// What kind of endpoint requests go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Endpoint {
+    Completions,
+    Chat,
+    /// The engine's own, described by `[request.generate]`.
+    Generate,
+}
+
+impl Endpoint {
+    pub(crate) const ALL: [Self; 3] = [Self::Completions, Self::Chat, Self::Generate];
+
+    /// The key in `[endpoints]`.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Completions => "completions",
+            Self::Chat => "chat",
+            Self::Generate => "generate",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoints {
     pub(crate) completions: Option<String>,
     pub(crate) chat: Option<String>,
+    /// There if and only if the requests' shape has a `generate`.
+    pub(crate) generate: Option<String>,
     /// Lists the served models; the served name must be among them.
     pub(crate) models: Option<String>,
+}
+
+impl Endpoints {
+    pub(crate) fn path(&self, endpoint: Endpoint) -> Option<&str> {
+        let path = match endpoint {
+            Endpoint::Completions => &self.completions,
+            Endpoint::Chat => &self.chat,
+            Endpoint::Generate => &self.generate,
+        };
+        path.as_deref()
+    }
 }
 
 /// How a request is written.
@@ -158,6 +195,45 @@ pub(crate) struct RequestShape {
     pub(crate) done_marker: bool,
     /// An idle connection is not reused beyond this.
     pub(crate) keep_alive: Duration,
+    /// How the engine's own endpoint differs from all that.
+    pub(crate) generate: Option<GenerateShape>,
+}
+
+/// How a request to the engine's own endpoint is written, and its answer read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct GenerateShape {
+    pub(crate) prompt: PromptField,
+    /// The object that takes length and sampling; `None`: they stand beside the prompt.
+    pub(crate) params: Option<String>,
+    pub(crate) max_tokens: String,
+    pub(crate) force_length: serde_json::Map<String, serde_json::Value>,
+    /// Fields beside the prompt that every request carries.
+    pub(crate) extra: serde_json::Map<String, serde_json::Value>,
+    pub(crate) sampling: BTreeMap<String, String>,
+    pub(crate) answer: AnswerShape,
+}
+
+/// The field that takes the prompt, and in what form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PromptField {
+    Text(String),
+    TokenIds(String),
+    /// A list of messages with role and content.
+    Messages(String),
+}
+
+/// Where an event of the engine's own stream has what: JSON pointers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AnswerShape {
+    pub(crate) text: String,
+    /// Each event has the whole text so far, not only what is new.
+    pub(crate) cumulative: bool,
+    /// Null or missing until the last event; a text, or an object with a `type`.
+    pub(crate) finish_reason: String,
+    pub(crate) prompt_tokens: Option<String>,
+    pub(crate) output_tokens: Option<String>,
+    pub(crate) cached_tokens: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ pub(crate) mod def;
 mod fixture_tests;
 pub(crate) mod launch;
 pub(crate) mod library;
+mod native;
 pub(crate) mod params;
 pub(crate) mod parse;
 pub(crate) mod request;

@@ -1,7 +1,7 @@
 //! An engine file, checked.
 
 use super::common::{Common, SCHEMA, failure_rules};
-use super::def::{EngineDef, EngineSource, Launch, Piece, Slot, Template};
+use super::def::{Endpoints, EngineDef, EngineSource, Launch, Piece, RequestShape, Slot, Template};
 use super::sections;
 use crate::form::{self, Fields, Problems, Wrong};
 use crate::ids::Name;
@@ -46,6 +46,9 @@ fn engine(
 
     let launch = with_common(launch?, common);
     check_launch(&launch, fields);
+    if let (Some(endpoints), Some(request)) = (&endpoints, &request) {
+        check_generate(endpoints, request, fields);
+    }
     let params = params.unwrap_or_default();
     check_flags(&launch.command, &params, fields);
     Some(EngineDef {
@@ -101,6 +104,20 @@ fn check_launch(launch: &Launch, fields: &Fields<'_>) {
             "neither `command` nor `env` uses `{port}`",
             Some("every attempt takes a fresh port; the engine has to be told it".to_owned()),
         );
+    }
+}
+
+/// The engine's own endpoint needs both its path and its shape.
+fn check_generate(endpoints: &Endpoints, request: &RequestShape, fields: &Fields<'_>) {
+    match (&endpoints.generate, &request.generate) {
+        (Some(_), None) => fields.optional("endpoints").problem(
+            "`generate` is there and [request.generate] is not",
+            Some("its requests and answers are the engine's own: describe them".to_owned()),
+        ),
+        (None, Some(_)) => fields
+            .optional("request")
+            .problem("`generate` is described and [endpoints] has no path for it", None),
+        (Some(_), Some(_)) | (None, None) => {}
     }
 }
 
@@ -318,7 +335,7 @@ origin = "x.log"
             (
                 "completions = \"/v1/completions\"",
                 "",
-                "7: neither `completions` nor `chat` in [endpoints]",
+                "7: none of `completions`, `chat` and `generate` in [endpoints]",
             ),
             ("temperature = \"temperature\"", "", "9: missing `temperature` in [sampling]"),
             (
@@ -332,6 +349,28 @@ origin = "x.log"
                 "10: `model` is a field that sweepd writes itself",
             ),
             ("schema = 1", "schema = 9", "2: `schema`: this file has schema 9"),
+            (
+                "completions = \"",
+                "generate = '/g'\ncompletions = \"",
+                "7: `endpoints`: `generate` is there and [request.generate] is not",
+            ),
+            (
+                "[request.sampling]",
+                "[request.generate]\nprompt = 'text'\nanswer = { text = '/t', finish_reason = '/f' }\n\
+                 [request.sampling]",
+                "9: `request`: `generate` is described and [endpoints] has no path for it",
+            ),
+            (
+                "[request.sampling]",
+                "[request.generate]\nprompt = 'text'\nanswer = { text = 't', finish_reason = '/f' }\n\
+                 [request.sampling]",
+                "11: `text`: \"t\" is no JSON pointer",
+            ),
+            (
+                "[request.sampling]",
+                "[request.generate]\nanswer = { text = '/t', finish_reason = '/f' }\n[request.sampling]",
+                "9: neither `prompt` nor `token_ids` in [generate]",
+            ),
         ] {
             let text = MINIMAL.replace(from, to);
             assert_ne!(text, MINIMAL, "{from}");

@@ -1,7 +1,8 @@
-//! The body of a request to an engine: every field but the prompt. Pure.
+//! The body of a request to an engine: every field but the prompt, and where the prompt goes. Pure.
 
-use super::def::{EngineDef, RequestShape};
+use super::def::{AnswerShape, Endpoint, EngineDef, PromptField};
 use crate::form::did_you_mean;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -41,6 +42,17 @@ pub(crate) fn sampling_names() -> [&'static str; SAMPLING.len()] {
 pub(crate) const OWN_FIELDS: [&str; 5] =
     ["model", "prompt", "messages", "stream", "stream_options"];
 
+/// A request but for its prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Draft {
+    pub(crate) body: Map<String, Value>,
+    pub(crate) prompt: PromptField,
+    /// The way to the field that bounds the output length.
+    pub(crate) length_at: Vec<String>,
+    /// How the engine's own stream is read; `None`: as the two common APIs have it.
+    pub(crate) answer: Option<AnswerShape>,
+}
+
 /// Completes "cannot write a request: …".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("engine `{engine}` has no field for the sampling parameter `{parameter}`")]
@@ -51,34 +63,74 @@ pub(crate) struct NoSamplingField {
     pub(crate) help: String,
 }
 
-/// Every field but the prompt or the messages.
-pub(crate) fn body(
+/// A streamed request to this endpoint of the engine.
+pub(crate) fn draft(
     engine: &EngineDef,
+    endpoint: Endpoint,
     served_name: &str,
     sampling: &BTreeMap<String, f64>,
     output_tokens: NonZeroU32,
-) -> Result<Map<String, Value>, NoSamplingField> {
-    let shape = &engine.request;
-    let mut body = Map::new();
-    body.insert("model".to_owned(), json!(served_name));
-    body.insert("stream".to_owned(), json!(true));
-    body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
-    body.insert(shape.max_tokens.clone(), json!(output_tokens));
-    body.extend(shape.extra.clone());
-    body.extend(shape.force_length.clone());
+) -> Result<Draft, NoSamplingField> {
+    let mut values = Map::new();
     for (parameter, value) in sampling {
-        let field = sampling_field(engine, parameter)?;
-        body.insert(field.to_owned(), number(parameter, *value));
+        let field = sampling_field(engine, endpoint, parameter)?;
+        values.insert(field.to_owned(), number(parameter, *value));
     }
-    Ok(body)
+    let mut body = Map::new();
+    body.insert("stream".to_owned(), json!(true));
+    let own = engine.request.generate.as_ref().filter(|_| endpoint == Endpoint::Generate);
+    let Some(shape) = own else {
+        let shape = &engine.request;
+        body.insert("model".to_owned(), json!(served_name));
+        body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
+        body.insert(shape.max_tokens.clone(), json!(output_tokens));
+        body.extend(shape.extra.clone());
+        body.extend(shape.force_length.clone());
+        body.extend(values);
+        let prompt = match endpoint {
+            Endpoint::Chat => PromptField::Messages("messages".to_owned()),
+            Endpoint::Completions | Endpoint::Generate => PromptField::Text("prompt".to_owned()),
+        };
+        return Ok(Draft { body, prompt, length_at: vec![shape.max_tokens.clone()], answer: None });
+    };
+    let mut params = Map::new();
+    params.insert(shape.max_tokens.clone(), json!(output_tokens));
+    params.extend(shape.force_length.clone());
+    params.extend(values);
+    let mut length_at = vec![shape.max_tokens.clone()];
+    body.extend(shape.extra.clone());
+    match &shape.params {
+        Some(field) => {
+            body.insert(field.clone(), Value::Object(params));
+            length_at.insert(0, field.clone());
+        }
+        None => body.extend(params),
+    }
+    let (prompt, answer) = (shape.prompt.clone(), Some(shape.answer.clone()));
+    Ok(Draft { body, prompt, length_at, answer })
+}
+
+/// The field of a prompt and its value. `ids` is what a tokenizer makes of `text`.
+pub(crate) fn prompt_entry(field: &PromptField, text: &str, ids: &[u32]) -> (String, Value) {
+    match field {
+        PromptField::Text(field) => (field.clone(), json!(text)),
+        PromptField::TokenIds(field) => (field.clone(), json!(ids)),
+        PromptField::Messages(field) => {
+            (field.clone(), json!([{ "role": "user", "content": text }]))
+        }
+    }
 }
 
 /// The engine's field for one of our sampling parameters.
 pub(crate) fn sampling_field<'e>(
     engine: &'e EngineDef,
+    endpoint: Endpoint,
     parameter: &str,
 ) -> Result<&'e str, NoSamplingField> {
-    let RequestShape { sampling, .. } = &engine.request;
+    let sampling = match (&engine.request.generate, endpoint) {
+        (Some(own), Endpoint::Generate) => &own.sampling,
+        _ => &engine.request.sampling,
+    };
     sampling.get(parameter).map(String::as_str).ok_or_else(|| NoSamplingField {
         engine: engine.name.to_string(),
         parameter: parameter.to_owned(),
@@ -105,13 +157,60 @@ mod tests {
     use super::*;
     use crate::engine::parse::tests::{MINIMAL, engine};
 
+    fn draft_of(
+        engine: &EngineDef,
+        endpoint: Endpoint,
+        sampling: &[(&str, f64)],
+    ) -> Result<Draft, NoSamplingField> {
+        let sampling = sampling.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        draft(engine, endpoint, "tiny", &sampling, NonZeroU32::new(256).unwrap())
+    }
+
     #[track_caller]
     fn check(request: &str, sampling: &[(&str, f64)], expected: Result<Value, &str>) {
         let engine = engine(&format!("{MINIMAL}\n{request}"));
-        let sampling = sampling.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        let got = body(&engine, "tiny", &sampling, NonZeroU32::new(256).unwrap());
-        let got = got.map(Value::Object).map_err(|error| error.to_string());
+        let got = draft_of(&engine, Endpoint::Completions, sampling);
+        let got = got.map(|draft| Value::Object(draft.body)).map_err(|error| error.to_string());
         assert_eq!(got, expected.map_err(str::to_owned));
+    }
+
+    /// MINIMAL with an endpoint of the engine's own.
+    fn native(generate: &str) -> EngineDef {
+        let text = MINIMAL.replace("[endpoints]", "[endpoints]\ngenerate = '/generate'");
+        engine(&format!(
+            "{text}top_k = 'top_k'\n[request.force_length]\nignore_eos = true\n\
+             [request.extra]\ncache = false\n[request.generate]\n{generate}\n\
+             [request.generate.answer]\ntext = '/text'\ncumulative = true\n\
+             finish_reason = '/meta/finish'"
+        ))
+    }
+
+    #[test]
+    fn an_endpoint_of_its_own_takes_its_own_shape() {
+        let nested = native("prompt = 'text'\nparams = 'sampling_params'\nmax_tokens = 'max_new'");
+        let got =
+            draft_of(&nested, Endpoint::Generate, &[("temperature", 0.0), ("top_k", 5.0)]).unwrap();
+        let params = json!({ "max_new": 256, "ignore_eos": true, "temperature": 0.0, "top_k": 5 });
+        assert_eq!(Value::Object(got.body), json!({ "stream": true, "sampling_params": params }));
+        assert_eq!(got.length_at, ["sampling_params", "max_new"]);
+        assert_eq!(got.prompt, PromptField::Text("text".to_owned()));
+        assert!(got.answer.unwrap().cumulative);
+
+        let flat = native(
+            "token_ids = 'input_ids'\nextra = { x = 1 }\nforce_length = {}\n\
+             sampling = { temperature = 'heat' }",
+        );
+        let got = draft_of(&flat, Endpoint::Generate, &[("temperature", 0.0)]).unwrap();
+        let want = json!({ "stream": true, "max_tokens": 256, "heat": 0.0, "x": 1 });
+        assert_eq!(Value::Object(got.body), want);
+        assert_eq!(got.length_at, ["max_tokens"]);
+        let entry = prompt_entry(&got.prompt, "a b", &[7, 8]);
+        assert_eq!(entry, ("input_ids".to_owned(), json!([7, 8])));
+        assert!(draft_of(&flat, Endpoint::Generate, &[("top_k", 5.0)]).is_err());
+        // The other endpoints are as they were.
+        let common = draft_of(&flat, Endpoint::Completions, &[("top_k", 5.0)]).unwrap();
+        assert_eq!((&common.body["top_k"], &common.body["cache"]), (&json!(5), &json!(false)));
+        assert_eq!(common.answer, None);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::common::{regex, variable_name, variable_names};
 use super::def::{
-    Endpoints, Launch, Metrics, Param, ParamKind, Ready, RequestShape, Slot, Stop, Template,
-    VersionProbe,
+    Endpoint, Endpoints, Launch, Metrics, Param, ParamKind, Ready, RequestShape, Slot, Stop,
+    Template, VersionProbe,
 };
+use super::native::{self, Shared};
 use super::request::{OWN_FIELDS, sampling_names};
 use crate::form::{Field, Fields, Wrong, did_you_mean, listed};
 use serde::Deserialize;
@@ -181,26 +182,36 @@ fn path(text: &str) -> Result<String, Wrong> {
 }
 
 pub(super) fn endpoints(fields: &Fields<'_>) -> Option<Endpoints> {
-    let [completions, chat, models] =
-        ["completions", "chat", "models"].map(|key| fields.optional(key).parsed(path));
-    let any_there = ["completions", "chat"].iter().any(|key| fields.optional(key).is_there());
-    if !any_there {
-        let message = "neither `completions` nor `chat` in [endpoints]";
+    let [completions, chat, generate, models] =
+        ["completions", "chat", "generate", "models"].map(|key| fields.optional(key).parsed(path));
+    let keys = Endpoint::ALL.map(Endpoint::name);
+    if !keys.iter().any(|key| fields.optional(key).is_there()) {
+        let message = "none of `completions`, `chat` and `generate` in [endpoints]";
         fields.form().absence(fields.at(), message, None);
     }
-    Some(Endpoints { completions, chat, models })
+    Some(Endpoints { completions, chat, generate, models })
 }
 
 pub(super) fn request(fields: &Fields<'_>) -> Option<RequestShape> {
     let max_tokens = fields.optional("max_tokens").text();
+    let max_tokens = max_tokens.unwrap_or_else(|| "max_tokens".to_owned());
     let force_length = json_fields(&fields.optional("force_length"));
     let extra = json_fields(&fields.optional("extra"));
-    let sampling = fields.required("sampling").table().map(|fields| sampling(&fields));
+    let sampling = fields.required("sampling").table().map(|fields| sampling(&fields))?;
+    let given = fields.optional("generate");
+    let shared =
+        Shared { max_tokens: &max_tokens, force_length: &force_length, sampling: &sampling };
+    let generate = match given.table() {
+        Some(fields) => Some(native::generate(&fields, &shared)?),
+        None if given.is_there() => return None,
+        None => None,
+    };
     Some(RequestShape {
-        max_tokens: max_tokens.unwrap_or_else(|| "max_tokens".to_owned()),
+        max_tokens,
         force_length,
         extra,
-        sampling: sampling?,
+        sampling,
+        generate,
         done_marker: fields.optional("done_marker").boolean().unwrap_or(true),
         keep_alive: fields
             .optional("keep_alive")
@@ -209,7 +220,7 @@ pub(super) fn request(fields: &Fields<'_>) -> Option<RequestShape> {
     })
 }
 
-fn json_fields(field: &Field<'_>) -> serde_json::Map<String, serde_json::Value> {
+pub(super) fn json_fields(field: &Field<'_>) -> serde_json::Map<String, serde_json::Value> {
     let mut map = serde_json::Map::new();
     let Some(fields) = field.table() else { return map };
     for (key, at, field) in fields.each() {
@@ -223,7 +234,7 @@ fn json_fields(field: &Field<'_>) -> serde_json::Map<String, serde_json::Value> 
 }
 
 /// Temperature must be there: what is not sent explicitly is left to the engine's mood.
-fn sampling(fields: &Fields<'_>) -> BTreeMap<String, String> {
+pub(super) fn sampling(fields: &Fields<'_>) -> BTreeMap<String, String> {
     let names = sampling_names();
     let mut map = BTreeMap::new();
     for (key, at, field) in fields.each() {

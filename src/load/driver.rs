@@ -160,7 +160,7 @@ impl Driver {
         Ok(Self {
             address: SockaddrIn::from(SocketAddrV4::new(host, plan.port)),
             epoll,
-            classifier: Classifier::new(),
+            classifier: Classifier::new(plan.request.draft.answer.as_ref()),
             buffer: ReadBuffer::new(),
             offset: WallOffset::new(sample_clocks()?),
             supply,

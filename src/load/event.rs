@@ -1,4 +1,4 @@
-//! What one event of a completion stream says.
+//! What one event of a stream says, in the common APIs' form or, by `native`, the engine's own.
 //!
 //! Pure. JSON is parsed until the first text was seen, whenever cheap byte markers say that an
 //! event carries more than a token, and for every 64th event as a check; all other events count
@@ -7,6 +7,8 @@
 //! Invariant: an event that is handed out unparsed has the braces of an object, a choice, and
 //! neither usage, error nor finish reason.
 
+use super::native::Native;
+use crate::engine::def::AnswerShape;
 use memchr::memmem::Finder;
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -54,25 +56,17 @@ pub(crate) enum Event {
 
 /// Classifies events. One for all streams: it holds the searchers and no stream's state.
 #[derive(Debug)]
-pub(crate) struct Classifier {
-    usage: Finder<'static>,
-    usage_spaced: Finder<'static>,
-    error: Finder<'static>,
-    finish: Finder<'static>,
-    finish_spaced: Finder<'static>,
-    choices: Finder<'static>,
+pub(crate) enum Classifier {
+    Common(Box<Common>),
+    Native(Box<Native>),
 }
 
 impl Classifier {
-    pub(crate) fn new() -> Self {
-        Self {
-            usage: Finder::new(b"\"usage\":{"),
-            usage_spaced: Finder::new(b"\"usage\": {"),
-            // Inside a JSON string the quotes would be escaped.
-            error: Finder::new(b"\"error\""),
-            finish: Finder::new(b"\"finish_reason\":\""),
-            finish_spaced: Finder::new(b"\"finish_reason\": \""),
-            choices: Finder::new(b"\"choices\""),
+    /// `own`: where the engine's own events have what.
+    pub(crate) fn new(own: Option<&AnswerShape>) -> Self {
+        match own {
+            Some(shape) => Self::Native(Box::new(Native::new(shape.clone()))),
+            None => Self::Common(Box::new(Common::new())),
         }
     }
 
@@ -86,10 +80,38 @@ impl Classifier {
         if data.trim_ascii() == b"[DONE]" {
             return Ok(Event::Done);
         }
-        if text_seen && !nth.is_multiple_of(CHECK_EVERY) && self.is_plain(data) {
-            return Ok(Event::Plain);
+        let may_skip = text_seen && !nth.is_multiple_of(CHECK_EVERY);
+        match self {
+            Self::Common(common) if may_skip && common.is_plain(data) => Ok(Event::Plain),
+            Self::Native(native) if may_skip && native.is_plain(data) => Ok(Event::Plain),
+            Self::Common(_) => parse(data),
+            Self::Native(native) => native.parse(data),
         }
-        parse(data)
+    }
+}
+
+/// Searchers for the form that completions and chat share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    usage: Finder<'static>,
+    usage_spaced: Finder<'static>,
+    error: Finder<'static>,
+    finish: Finder<'static>,
+    finish_spaced: Finder<'static>,
+    choices: Finder<'static>,
+}
+
+impl Common {
+    fn new() -> Self {
+        Self {
+            usage: Finder::new(b"\"usage\":{"),
+            usage_spaced: Finder::new(b"\"usage\": {"),
+            // Inside a JSON string the quotes would be escaped.
+            error: Finder::new(b"\"error\""),
+            finish: Finder::new(b"\"finish_reason\":\""),
+            finish_spaced: Finder::new(b"\"finish_reason\": \""),
+            choices: Finder::new(b"\"choices\""),
+        }
     }
 
     /// `"choices":[{`, with any spaces.
@@ -115,7 +137,7 @@ impl Classifier {
 }
 
 /// The bytes after any spaces.
-fn past_space(bytes: &[u8]) -> &[u8] {
+pub(super) fn past_space(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii_start()
 }
 
@@ -177,10 +199,11 @@ fn parse(data: &[u8]) -> Result<Event, EventError> {
     }
     let raw: RawEvent<'_> = serde_json::from_slice(data)?;
     if let Some(error) = raw.error {
-        return Ok(Event::Error(error_text(error)));
+        return Ok(Event::Error(error_text(error.get())));
     }
     if raw.object.as_deref() == Some("error") {
-        let said = raw.message.map_or_else(|| "no message".to_owned(), error_text);
+        let said =
+            raw.message.map_or_else(|| "no message".to_owned(), |said| error_text(said.get()));
         return Ok(Event::Error(said));
     }
     let choices = raw.choices.unwrap_or_default();
@@ -207,16 +230,16 @@ fn parse(data: &[u8]) -> Result<Event, EventError> {
 }
 
 /// `{"message": …}` or a plain string as text; anything else as its JSON.
-fn error_text(error: &serde_json::value::RawValue) -> String {
+pub(super) fn error_text(error: &str) -> String {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Said {
         Text(String),
         Message { message: String },
     }
-    match serde_json::from_str(error.get()) {
+    match serde_json::from_str(error) {
         Ok(Said::Text(text) | Said::Message { message: text }) => text,
-        Err(_) => error.get().to_owned(),
+        Err(_) => error.to_owned(),
     }
 }
 
@@ -226,7 +249,7 @@ mod tests {
 
     #[track_caller]
     fn check(data: &str, want: &Event) {
-        let got = Classifier::new().classify(data.as_bytes(), 0, false).unwrap();
+        let got = Classifier::new(None).classify(data.as_bytes(), 0, false).unwrap();
         assert_eq!(&got, want, "{data}");
     }
 
@@ -293,7 +316,7 @@ mod tests {
 
     #[test]
     fn garbage_is_refused() {
-        let classifier = Classifier::new();
+        let classifier = Classifier::new(None);
         for data in ["", "x", "[]", "{", "{\"choices\":7}", "{\"choices\":[1]}"] {
             assert!(classifier.classify(data.as_bytes(), 1, true).is_err(), "{data}");
             assert!(classifier.classify(data.as_bytes(), 0, false).is_err(), "{data}");
@@ -303,7 +326,7 @@ mod tests {
 
     #[test]
     fn only_plain_tokens_go_unparsed() {
-        let classifier = Classifier::new();
+        let classifier = Classifier::new(None);
         let plain = |data: &str, nth, text_seen| {
             classifier.classify(data.as_bytes(), nth, text_seen).unwrap() == Event::Plain
         };
@@ -327,7 +350,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_input_panics(data: Vec<u8>, nth: u32, seen: bool) {
-            drop(Classifier::new().classify(&data, nth, seen));
+            drop(Classifier::new(None).classify(&data, nth, seen));
         }
     }
 }

@@ -4,9 +4,9 @@
 //! now (streams are closed, their requests recorded as cancelled), and end of file means that
 //! the parent is gone, which ends it too. Records go to a file of frames (`load::frames`).
 
+use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
-use crate::sweep::def::Endpoint;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -35,9 +35,7 @@ pub(crate) struct LoadPlan {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RequestPlan {
     pub(crate) path: String,
-    pub(crate) endpoint: Endpoint,
-    /// Every field but the prompt: model, stream, sampling, forced length.
-    pub(crate) body: serde_json::Map<String, serde_json::Value>,
+    pub(crate) draft: Draft,
     pub(crate) output_tokens: u32,
     /// Streams end with `data: [DONE]`; without it a finish reason and a clean end are enough.
     pub(crate) done_marker: bool,

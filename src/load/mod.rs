@@ -11,9 +11,12 @@ pub(crate) mod frames;
 pub(crate) mod handle;
 mod http;
 pub(crate) mod message;
+mod native;
 mod process;
 mod request;
 mod rules;
+#[cfg(test)]
+mod scripted;
 mod sse;
 mod stream;
 mod supply;

@@ -153,7 +153,6 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sweep::def::Endpoint;
     use RequestOutcome::{Cut, Ok, Refused, Reset};
 
     const GO_ON: Verdict = Verdict::GoOn;
@@ -174,8 +173,7 @@ mod tests {
     /// Two requests and 10 s at least, 60 s at most, 5 s of stall. Steps at milliseconds.
     #[track_caller]
     fn check(steps: &[(i64, Step)]) {
-        let mut plan =
-            super::super::driver::tests::plan_for(1, Endpoint::Completions, &serde_json::json!({}));
+        let mut plan = super::super::scripted::plan_for(1);
         plan.min_requests = 2;
         plan.min_duration_ns = 10_000_000_000;
         plan.phase_deadline_ns = 60_000_000_000;

@@ -1,6 +1,7 @@
 //! Streams as servers send them, split as the network likes.
 
 use super::*;
+use crate::load::native;
 use crate::run::record::RequestOutcome as Outcome;
 use std::path::{Path, PathBuf};
 
@@ -52,11 +53,14 @@ fn read(n: i64, bytes: &[u8]) -> Read<'_> {
 }
 
 fn feed(stream: &mut Stream, parts: &[&[u8]]) -> bool {
-    let classifier = Classifier::new();
+    feed_by(&Classifier::new(None), stream, parts)
+}
+
+fn feed_by(classifier: &Classifier, stream: &mut Stream, parts: &[&[u8]]) -> bool {
     let mut ended = false;
     for (n, part) in (1..).zip(parts) {
         assert!(!ended || part.is_empty(), "bytes after the end");
-        ended = !part.is_empty() && stream.on_read(&read(n, part), &classifier).ended || ended;
+        ended = !part.is_empty() && stream.on_read(&read(n, part), classifier).ended || ended;
     }
     ended
 }
@@ -79,7 +83,7 @@ fn check(response: &str, asked: &Asked, outcome: Outcome, chunks: usize) -> Requ
     let run = |parts: &[&[u8]]| {
         let mut stream = sent(asked);
         if !feed(&mut stream, parts) {
-            stream.on_eof(MonoNs::new(900_000), &Classifier::new());
+            stream.on_eof(MonoNs::new(900_000), &Classifier::new(None));
         }
         stream.into_record()
     };
@@ -168,7 +172,7 @@ fn what_is_no_stream() {
         // Not at every split: a refused answer may be refused before its last byte.
         let mut stream = sent(&asked());
         if !feed(&mut stream, &[response.as_bytes()]) {
-            stream.on_eof(MonoNs::new(5), &Classifier::new());
+            stream.on_eof(MonoNs::new(5), &Classifier::new(None));
         }
         let record = stream.into_record();
         assert_eq!(record.outcome, outcome, "{response}");
@@ -251,7 +255,7 @@ fn a_token_with_the_start_of_another_is_bounded() {
 #[test]
 fn a_full_buffer_bounds_its_tokens() {
     let [a, b] = [token("a"), token("b")].map(|token| chunked(&token));
-    let classifier = Classifier::new();
+    let classifier = Classifier::new(None);
     let mut stream = sent(&asked());
     stream.on_read(&read(1, HEAD.as_bytes()), &classifier);
     // More was waiting: the stamp may be a later segment's.
@@ -265,7 +269,7 @@ fn a_full_buffer_bounds_its_tokens() {
 fn stamps_from_user_space_say_so() {
     let a = chunked(&token("a"));
     let mut stream = sent(&asked());
-    let classifier = Classifier::new();
+    let classifier = Classifier::new(None);
     stream.on_read(&read(1, HEAD.as_bytes()), &classifier);
     stream.on_read(&Read { from_kernel: false, ..read(2, a.as_bytes()) }, &classifier);
     assert_eq!(stream.into_record().user_space_stamps, 1);
@@ -308,11 +312,45 @@ fn a_lost_race_is_retried_once() {
     assert!(!answered.may_retry(), "the server had begun to answer");
 }
 
+/// An engine's own stream, of deltas or of all text so far, split anywhere.
+#[test]
+fn an_engines_own_stream_is_read_by_its_pointers() {
+    for (cumulative, texts) in [(true, ["a", "a b", "a b"]), (false, ["a", " b", ""])] {
+        let event = |text: &str, tokens: u32, finish: &str| {
+            chunked(&format!(
+                "data: {{\"text\":\"{text}\",\"meta_info\":{{\"finish_reason\":{finish},\
+                 \"prompt_tokens\":9,\"completion_tokens\":{tokens},\"cached_tokens\":1}}}}\n\n"
+            ))
+        };
+        let [one, two, last] = texts;
+        let end = event(last, 2, "{\"type\":\"length\",\"length\":2}");
+        let events = [event(one, 1, "null"), event(two, 2, "null"), end].concat();
+        let done = chunked("data: [DONE]\n\n");
+        let response = format!("{HEAD}{events}{done}{LAST}");
+        let classifier = Classifier::new(Some(&native::tests::shape(cumulative)));
+        for cut in 0..=response.len() {
+            let (head, tail) = response.as_bytes().split_at(cut);
+            let mut stream = sent(&asked());
+            assert!(feed_by(&classifier, &mut stream, &[head, tail]), "split at byte {cut}");
+            let record = stream.into_record();
+            assert_eq!(record.outcome, Outcome::Ok, "split at byte {cut}");
+            assert_eq!((record.chunks.len(), record.first_text_chunk), (3, Some(0)));
+            assert_eq!(record.finish_reason.as_deref(), Some("length"));
+            assert_eq!(record.output_tokens_reported, Some(2));
+            assert_eq!(record.prompt_tokens_reported, Some(9));
+            assert_eq!(record.cached_tokens_reported, Some(1));
+        }
+    }
+}
+
 /// Streams recorded from real engines, where this checkout has them beside it.
 fn recordings() -> Vec<PathBuf> {
+    let told = std::env::var_os("SWEEPD_TEST_SHARED").map(PathBuf::from);
     let found = Path::new(env!("CARGO_MANIFEST_DIR"))
         .ancestors()
-        .map(|folder| folder.join("shared/data/engine-streams"))
+        .map(|folder| folder.join("shared"))
+        .chain(told)
+        .map(|folder| folder.join("data/engine-streams"))
         .find(|folder| folder.is_dir());
     let Some(folder) = found else {
         println!("skipped: no recorded streams beside this checkout");
@@ -327,6 +365,7 @@ fn recordings() -> Vec<PathBuf> {
             path.extension().is_some_and(|kind| kind == "sse")
                 || name.starts_with("stream_completions")
                 || name.starts_with("stream_chat")
+                || name.starts_with("stream_generate")
         })
         .collect()
 }
@@ -353,7 +392,9 @@ fn real_streams_are_understood() {
             format!("{HEAD}{}{LAST}", chunked(&events))
         };
         let mut stream = sent(&asked());
-        assert!(feed(&mut stream, &[response.as_bytes()]), "{}", path.display());
+        let own = path.to_string_lossy().contains("generate").then(|| native::tests::shape(true));
+        let classifier = Classifier::new(own.as_ref());
+        assert!(feed_by(&classifier, &mut stream, &[response.as_bytes()]), "{}", path.display());
         let record = stream.into_record();
         let shown = format!("{}: {record:?}", path.display());
         assert_eq!(record.outcome, Outcome::Ok, "{shown}");

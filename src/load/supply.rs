@@ -8,8 +8,8 @@
 
 use super::message::LoadPlan;
 use super::request::RequestTemplate;
+use crate::engine::def::PromptField;
 use crate::seed::Seed;
-use crate::sweep::def::Endpoint;
 use crate::workload::prompts::{PromptError, Prompter};
 use nix::sys::eventfd::EventFd;
 use std::collections::VecDeque;
@@ -43,19 +43,23 @@ pub(crate) struct Prepared {
 struct Maker {
     prompter: Prompter,
     template: RequestTemplate,
-    endpoint: Endpoint,
+    prompt: PromptField,
+    output_tokens: u32,
 }
 
 impl Maker {
     fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
         let prompt = self.prompter.prompt(user, turn)?;
-        let expected = match self.endpoint {
-            Endpoint::Completions => Some(prompt.total_tokens),
-            Endpoint::Chat => None,
+        let (expected, ids) = match self.prompt {
+            PromptField::Text(_) => (Some(prompt.total_tokens), Vec::new()),
+            PromptField::TokenIds(_) => {
+                (Some(prompt.total_tokens), self.prompter.token_ids(&prompt.text)?)
+            }
+            PromptField::Messages(_) => (None, Vec::new()),
         };
         Ok(Prepared {
             turn,
-            bytes: self.template.bytes(&prompt.text)?,
+            bytes: self.template.bytes(&prompt.text, &ids, self.output_tokens)?,
             prompt_tokens: prompt.content_tokens,
             prompt_tokens_expected: expected,
         })
@@ -87,7 +91,8 @@ impl Supply {
                 Seed::new(prompts.seed),
             )?,
             template: RequestTemplate::new(plan)?,
-            endpoint: plan.request.endpoint,
+            prompt: plan.request.draft.prompt.clone(),
+            output_tokens: plan.request.output_tokens,
         };
         let ahead = turns_ahead(plan.users, plan.min_requests);
         let ready = (0..plan.users)

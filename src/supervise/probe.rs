@@ -3,8 +3,9 @@
 //! Every call has its own timeout inside the state's deadline. What was answered last is kept in
 //! words: when a deadline strikes, that is what the reader wants to know.
 
-use crate::sweep::def::Endpoint;
-use serde_json::{Map, Value};
+use crate::engine::def::AnswerShape;
+use crate::engine::request::{Draft, prompt_entry};
+use serde_json::Value;
 use std::time::Duration;
 
 const CALL: Duration = Duration::from_secs(5);
@@ -17,9 +18,8 @@ pub(crate) struct ProbeTarget {
     pub(crate) models_path: Option<String>,
     pub(crate) served_name: String,
     pub(crate) generate_path: String,
-    pub(crate) endpoint: Endpoint,
-    /// A request's fields without the prompt, for one token and not streamed.
-    pub(crate) generate_body: Map<String, Value>,
+    /// A request but for the prompt, for one token and not streamed.
+    pub(crate) draft: Draft,
 }
 
 /// The client for one attempt: no proxy, no redirects, no pooled connection kept.
@@ -54,12 +54,9 @@ pub(crate) async fn generates(
         let models = get_json(client, &format!("{}{path}", target.base)).await?;
         check_models(&models, &target.served_name)?;
     }
-    let mut body = target.generate_body.clone();
-    match target.endpoint {
-        Endpoint::Completions => body.insert("prompt".into(), "Hello".into()),
-        Endpoint::Chat => body
-            .insert("messages".into(), serde_json::json!([{"role": "user", "content": "Hello"}])),
-    };
+    let mut body = target.draft.body.clone();
+    // Small ids are in every vocabulary.
+    body.extend([prompt_entry(&target.draft.prompt, "Hello", &[1, 2, 3])]);
     let url = format!("{}{}", target.base, target.generate_path);
     let response =
         client.post(&url).timeout(within).json(&body).send().await.map_err(|e| call_error(&e))?;
@@ -70,7 +67,7 @@ pub(crate) async fn generates(
     }
     let answer: Value = serde_json::from_str(&text)
         .map_err(|_| format!("{} did not answer JSON{}", target.generate_path, quoted(&text)))?;
-    check_generation(&answer)
+    check_generation(&answer, target.draft.answer.as_ref())
 }
 
 async fn get_json(client: &reqwest::Client, url: &str) -> Result<Value, String> {
@@ -96,12 +93,19 @@ fn check_models(models: &Value, served_name: &str) -> Result<(), String> {
 }
 
 /// One token at least, by the server's own count; by text where it does not count.
-fn check_generation(answer: &Value) -> Result<(), String> {
-    if let Some(tokens) = answer["usage"]["completion_tokens"].as_u64() {
+fn check_generation(answer: &Value, own: Option<&AnswerShape>) -> Result<(), String> {
+    let tokens = match own {
+        Some(own) => own.output_tokens.as_ref().and_then(|at| answer.pointer(at)),
+        None => answer.pointer("/usage/completion_tokens"),
+    };
+    if let Some(tokens) = tokens.and_then(Value::as_u64) {
         return if tokens >= 1 { Ok(()) } else { Err("it generated no token".into()) };
     }
     let choice = &answer["choices"][0];
-    let text = choice["text"].as_str().or_else(|| choice["message"]["content"].as_str());
+    let text = match own {
+        Some(own) => answer.pointer(&own.text).and_then(Value::as_str),
+        None => choice["text"].as_str().or_else(|| choice["message"]["content"].as_str()),
+    };
     match text {
         Some(text) if !text.is_empty() => Ok(()),
         _ => Err(format!("the answer holds no generated text{}", quoted(&answer.to_string()))),
@@ -138,12 +142,27 @@ mod tests {
 
     #[test]
     fn a_generation_counts_by_usage_and_else_by_text() {
-        assert!(check_generation(&json!({"usage": {"completion_tokens": 1}})).is_ok());
-        assert!(check_generation(&json!({"usage": {"completion_tokens": 0}})).is_err());
-        assert!(check_generation(&json!({"choices": [{"text": "a"}]})).is_ok());
-        assert!(check_generation(&json!({"choices": [{"message": {"content": "a"}}]})).is_ok());
-        assert!(check_generation(&json!({"choices": [{"text": ""}]})).is_err());
-        assert!(check_generation(&json!({})).is_err());
+        let own = AnswerShape {
+            text: "/text".into(),
+            cumulative: true,
+            finish_reason: "/meta/finish_reason".into(),
+            prompt_tokens: None,
+            output_tokens: Some("/meta/tokens".into()),
+            cached_tokens: None,
+        };
+        for (answer, own, good) in [
+            (json!({"usage": {"completion_tokens": 1}}), None, true),
+            (json!({"usage": {"completion_tokens": 0}}), None, false),
+            (json!({"choices": [{"text": "a"}]}), None, true),
+            (json!({"choices": [{"message": {"content": "a"}}]}), None, true),
+            (json!({"choices": [{"text": ""}]}), None, false),
+            (json!({}), None, false),
+            (json!({"meta": {"tokens": 1}}), Some(&own), true),
+            (json!({"text": "a"}), Some(&own), true),
+            (json!({"text": "", "usage": {"completion_tokens": 1}}), Some(&own), false),
+        ] {
+            assert_eq!(check_generation(&answer, own).is_ok(), good, "{answer}");
+        }
     }
 
     #[test]

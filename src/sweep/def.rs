@@ -1,5 +1,6 @@
 //! The checked sweep: only what can be true. Everything downstream takes this and asks no more.
 
+pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::Name;
 use crate::seed::Seed;
@@ -50,13 +51,6 @@ pub(crate) struct Model {
 /// Sampling parameters by our names, always sent explicitly. `temperature` is always among them.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sampling(pub(crate) BTreeMap<String, f64>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Endpoint {
-    Completions,
-    Chat,
-}
 
 /// What is asked of the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]

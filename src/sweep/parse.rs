@@ -39,12 +39,13 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let seed = fields.optional("seed").integer(0..=i64::MAX).unwrap_or(0);
     let blocks = fields.optional("blocks").count(MOST_BLOCKS).unwrap_or(NonZeroU32::MIN);
     let variants = variants::read(fields, around);
-    let sampling = sampling(fields, &variants);
     let workload = fields.required("workload").table().and_then(|fields| {
         let workload = load::workload(&fields)?;
         check_endpoint(workload.endpoint, &variants, &fields.optional("endpoint"));
         Some(workload)
     });
+    let endpoint = workload.as_ref().map_or(Endpoint::Completions, |workload| workload.endpoint);
+    let sampling = sampling(fields, &variants, endpoint);
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
     let most_users = phases.iter().map(|phase| phase.users).max();
@@ -74,7 +75,7 @@ fn engines(variants: &[Variant]) -> impl Iterator<Item = &EngineDef> {
 }
 
 /// What is not sent explicitly is left to the engine's own defaults, which differ.
-fn sampling(fields: &Fields<'_>, variants: &[Variant]) -> Sampling {
+fn sampling(fields: &Fields<'_>, variants: &[Variant], endpoint: Endpoint) -> Sampling {
     let mut values = BTreeMap::from([("temperature".to_owned(), 0.0)]);
     let Some(table) = fields.optional("sampling").table() else { return Sampling(values) };
     for (key, at, field) in table.each() {
@@ -89,7 +90,9 @@ fn sampling(fields: &Fields<'_>, variants: &[Variant]) -> Sampling {
             field.problem("expected a whole number", None);
         }
         values.extend(value.map(|value| (key.to_owned(), value)));
-        for error in engines(variants).filter_map(|engine| sampling_field(engine, key).err()) {
+        let errors =
+            engines(variants).filter_map(|engine| sampling_field(engine, endpoint, key).err());
+        for error in errors {
             table.form().problem(at, error.to_string(), Some(error.help));
         }
     }
@@ -98,13 +101,11 @@ fn sampling(fields: &Fields<'_>, variants: &[Variant]) -> Sampling {
 
 fn check_endpoint(endpoint: Endpoint, variants: &[Variant], field: &Field<'_>) {
     for engine in engines(variants) {
-        let (path, name, other) = match endpoint {
-            Endpoint::Completions => (&engine.endpoints.completions, "completions", "chat"),
-            Endpoint::Chat => (&engine.endpoints.chat, "chat", "completions"),
-        };
-        if path.is_none() {
-            let message = format!("engine `{}` has no endpoint `{name}`", engine.name);
-            field.problem(message, Some(format!("it has `{other}`")));
+        if engine.endpoints.path(endpoint).is_none() {
+            let message = format!("engine `{}` has no endpoint `{}`", engine.name, endpoint.name());
+            let has = Endpoint::ALL.into_iter().filter(|e| engine.endpoints.path(*e).is_some());
+            let has: Vec<String> = has.map(|endpoint| format!("`{}`", endpoint.name())).collect();
+            field.problem(message, Some(format!("it has {}", has.join(" and "))));
         }
     }
 }

@@ -84,6 +84,15 @@ impl Prompter {
         Err(PromptError::NotExact { tokens: self.tokens })
     }
 
+    /// What a server would make of the text: the ids of all its tokens, special ones included.
+    pub(crate) fn token_ids(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, true)
+            .map_err(|error| PromptError::Encode(error.to_string()))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// One draw, corrected until it is exact; `None` if it cannot be.
     fn draw(&self, stream: &mut Stream) -> Result<Option<String>, PromptError> {
         let wanted = usize::try_from(self.tokens).unwrap_or(usize::MAX);

@@ -24,6 +24,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let endpoint = match setup.endpoint {
         Endpoint::Completions => "completions",
         Endpoint::Chat => "chat completions",
+        Endpoint::Generate => "engine's own generate",
     };
     let blocks_text = match setup.blocks {
         1 => "1 block".to_owned(),
