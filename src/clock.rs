@@ -29,6 +29,11 @@ pub(crate) fn anchor() -> ClockAnchor {
 
 /// Wall time now, RFC 3339 in UTC with milliseconds.
 pub(crate) fn wall_time() -> String {
-    let since = Duration::from_nanos(u64::try_from(read(ClockId::CLOCK_REALTIME)).unwrap_or(0));
+    wall_time_of(read(ClockId::CLOCK_REALTIME))
+}
+
+/// The same of another instant.
+pub(crate) fn wall_time_of(realtime_ns: i64) -> String {
+    let since = Duration::from_nanos(u64::try_from(realtime_ns).unwrap_or(0));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }

@@ -1,8 +1,10 @@
 //! What the commands read: the environment (here and nowhere else), sweep files, engine folders.
 
+use crate::daemon::reports::Origin;
 use crate::engine::library::Library;
 use crate::form::Problems;
 use crate::form::host::Disk;
+use crate::store::dirs::RunDir;
 use crate::sweep::def::Sweep;
 use crate::sweep::parse;
 use anyhow::Context;
@@ -19,27 +21,42 @@ pub(super) enum Refused {
     Unreadable { file: PathBuf, cause: std::io::Error },
     #[error("{} is not a run: it has no plan.json", .0.display())]
     NoRun(PathBuf),
+    #[error("{0}")]
+    Other(String),
 }
 
 /// A sweep file, read and checked.
 pub(super) struct Input {
     pub(super) sweep: Sweep,
     pub(super) text: String,
-    /// The file's folder, absolute.
-    pub(super) folder: PathBuf,
+    pub(super) origin: Origin,
 }
 
 pub(super) fn read_sweep(file: &Path, folders: Vec<PathBuf>) -> anyhow::Result<Input> {
-    let library = library(folders)?;
-    let text = std::fs::read_to_string(file)
-        .map_err(|cause| Refused::Unreadable { file: file.to_owned(), cause })?;
-    // The folder is made absolute, the name is kept as it was typed, for messages.
-    let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let folder = std::path::absolute(folder)
-        .with_context(|| format!("cannot find the folder {}", folder.display()))?;
-    let sweep = parse::parse(file, &text, &library, &disk()).map_err(Refused::Wrong)?;
-    Ok(Input { sweep, text, folder })
+    let text = read_text(file)?;
+    // Made absolute for the run, kept as it was typed for messages.
+    let absolute = std::path::absolute(file)
+        .with_context(|| format!("cannot find the folder of {}", file.display()))?;
+    let engine_folders = folders.iter().map(std::path::absolute).collect::<Result<_, _>>();
+    let engine_folders = engine_folders.context("cannot find the folders of engine files")?;
+    let sweep = parse::parse(file, &text, &library(folders)?, &disk()).map_err(Refused::Wrong)?;
+    Ok(Input { sweep, text, origin: Origin { file: absolute, engine_folders } })
+}
+
+pub(super) fn read_text(file: &Path) -> Result<String, Refused> {
+    std::fs::read_to_string(file)
+        .map_err(|cause| Refused::Unreadable { file: file.to_owned(), cause })
+}
+
+/// A run by its folder or its id.
+pub(super) fn find_run(run: &Path, root: &Path) -> Result<RunDir, Refused> {
+    let path = if run.is_dir() { run.to_owned() } else { root.join(run) };
+    // Absolute, for engines run in another folder.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    if !path.join("plan.json").exists() {
+        return Err(Refused::NoRun(run.to_owned()));
+    }
+    Ok(RunDir::open(&path))
 }
 
 pub(super) fn library(folders: Vec<PathBuf>) -> anyhow::Result<Library> {

@@ -8,6 +8,7 @@ mod engines;
 mod input;
 mod plain;
 mod report;
+mod resume;
 mod run;
 mod signals;
 mod terminal;

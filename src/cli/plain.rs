@@ -15,11 +15,18 @@ pub(super) struct Lines {
     rate: Rate,
     next_tick: Duration,
     began: MonoNs,
+    first: Option<usize>,
 }
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { trial: String::new(), rate: Rate::default(), next_tick: EVERY, began: clock::now() }
+        Self {
+            trial: String::new(),
+            rate: Rate::default(),
+            next_tick: EVERY,
+            began: clock::now(),
+            first: None,
+        }
     }
 
     pub(super) fn show(&mut self, progress: Progress) {
@@ -28,7 +35,8 @@ impl Lines {
                 self.trial = trial.to_string();
                 let again =
                     if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
-                let left = left(clock::now().since(self.began), number, of);
+                let first = *self.first.get_or_insert(number);
+                let left = left(clock::now().since(self.began), first, number, of);
                 eprintln!("[{number}/{of}] {trial}{again}{left}");
             }
             Progress::State { what } => eprintln!("  {}: {what}", self.trial),

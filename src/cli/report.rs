@@ -4,7 +4,6 @@
 use super::input;
 use crate::daemon::reports;
 use crate::report;
-use crate::store::dirs::RunDir;
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -20,12 +19,7 @@ pub(super) struct ReportArguments {
 }
 
 pub(super) fn run(arguments: &ReportArguments) -> anyhow::Result<ExitCode> {
-    let by_id = input::runs_folder().join(&arguments.run);
-    let path = if arguments.run.is_dir() { arguments.run.clone() } else { by_id };
-    if !path.join("plan.json").exists() {
-        return Err(input::Refused::NoRun(arguments.run.clone()).into());
-    }
-    let dir = RunDir::open(&path);
+    let dir = input::find_run(&arguments.run, &input::runs_folder())?;
     let summary = reports::rewrite(&dir).context("cannot make the report")?;
     if arguments.print {
         println!("{}", report::markdown(&summary));

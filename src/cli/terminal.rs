@@ -40,6 +40,7 @@ pub(super) fn ended(outcome: &TrialOutcome) -> String {
         Ending::Broken { reason } => format!("broken: {reason}"),
         Ending::Cancelled { reason } => format!("cancelled: {reason}"),
         Ending::Skipped { reason } => format!("skipped: {reason}"),
+        Ending::Interrupted { reason } => format!("interrupted: {reason}"),
     }
 }
 
@@ -59,10 +60,10 @@ impl Goal {
     }
 }
 
-/// What is left when trial `number` of `of` begins, by the mean of those that have ended; nothing
-/// is said before the first has.
-pub(super) fn left(elapsed: Duration, number: usize, of: usize) -> String {
-    let ended = u32::try_from(number.saturating_sub(1)).unwrap_or(u32::MAX);
+/// What is left when trial `number` of `of` begins, by the mean of those that have ended since
+/// `first` began; nothing is said before one has.
+pub(super) fn left(elapsed: Duration, first: usize, number: usize, of: usize) -> String {
+    let ended = u32::try_from(number.saturating_sub(first)).unwrap_or(u32::MAX);
     let ahead = u32::try_from(of.saturating_sub(number) + 1).unwrap_or(u32::MAX);
     match (elapsed.checked_div(ended)).and_then(|mean| mean.checked_mul(ahead)) {
         Some(left) => {
@@ -84,6 +85,8 @@ pub(super) struct Screen {
     goal: Goal,
     rate: Rate,
     began: MonoNs,
+    /// The first trial that was shown: a resumed run does not begin with 1.
+    first: Option<usize>,
 }
 
 impl Screen {
@@ -108,6 +111,7 @@ impl Screen {
             goal: Goal::default(),
             rate: Rate::default(),
             began: clock::now(),
+            first: None,
         }
     }
 
@@ -116,7 +120,8 @@ impl Screen {
             Progress::TrialStarted { number, of, trial, attempt } => {
                 self.run.set_length(of as u64);
                 self.run.set_position(number as u64 - 1);
-                let left = left(clock::now().since(self.began), number, of);
+                let first = *self.first.get_or_insert(number);
+                let left = left(clock::now().since(self.began), first, number, of);
                 self.run.set_message(format!("trial {number} of {of}{left}"));
                 self.trial = format!("block {}, {}", trial.block, trial.variant);
                 if attempt > 1 {
@@ -182,9 +187,11 @@ mod tests {
     #[test]
     fn what_is_left_is_known_after_the_first_trial() {
         let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        assert_eq!(left(minutes(0), 1, 4), "");
-        assert_eq!(left(minutes(2), 2, 4), ", about 6m left");
-        assert_eq!(left(minutes(6), 4, 4), ", about 2m left");
+        assert_eq!(left(minutes(0), 1, 1, 4), "");
+        assert_eq!(left(minutes(2), 1, 2, 4), ", about 6m left");
+        assert_eq!(left(minutes(6), 1, 4, 4), ", about 2m left");
+        assert_eq!(left(minutes(0), 3, 3, 4), "", "resumed");
+        assert_eq!(left(minutes(5), 3, 4, 4), ", about 5m left", "resumed");
     }
 
     #[test]

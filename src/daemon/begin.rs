@@ -7,53 +7,81 @@ use crate::ids::{Name, RunId};
 use crate::run::FORMAT;
 use crate::sample::host;
 use crate::stats::data::{Fact, PhasePlan, SamplingParameter, Setup, VariantFacts};
+use crate::store::control::{self, Change};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
-use crate::sweep::def::{PlannedTrial, Sweep, Variant};
+use crate::sweep::def::{Phase, Sweep, Variant};
+use crate::sweep::plan::plan;
 use std::collections::BTreeMap;
 
 /// Each variant's engine version; an engine that does not tell has none.
-pub(super) async fn versions(order: &Order<'_>) -> BTreeMap<Name, String> {
+pub(super) async fn versions(order: &Order) -> BTreeMap<Name, String> {
     let mut versions = BTreeMap::new();
     for variant in &order.sweep.variants {
-        if let Some(version) = version::of(variant, order.sweepd, order.inherited).await {
+        if let Some(version) = version::of(variant, &order.sweepd, &order.inherited).await {
             versions.insert(variant.name.clone(), version);
         }
     }
     versions
 }
 
-/// The run's own files: the sweep, the plan, the machine.
+/// The plan of a run that was begun or submitted.
+pub(crate) fn read(dir: &RunDir) -> Result<Option<PlanFile>, StoreError> {
+    let path = dir.file("plan.json");
+    if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+}
+
+/// A new run's own files: the sweep, the machine, the plan.
 pub(super) fn write(
-    order: &Order<'_>,
+    order: &Order,
     dir: &RunDir,
     run: &RunId,
     versions: &BTreeMap<Name, String>,
-    planned: &[PlannedTrial],
-) -> Result<(), StoreError> {
+) -> Result<PlanFile, StoreError> {
+    let mut plan = freeze(order, dir, run)?;
+    first_facts(dir, &mut plan, versions)?;
+    let sweepd = env!("CARGO_PKG_VERSION").to_owned();
+    let began = Change::Began { sweepd, versions: versions.clone() };
+    control::append(&dir.file("control.jsonl"), began)?;
+    Ok(plan)
+}
+
+/// What is known before anything runs. With `plan.json`, which is last, the run is one.
+pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFile, StoreError> {
     files::write(&dir.file("sweep.toml"), order.text.as_bytes())?;
     files::write_json(&dir.file("environment.json"), &host::read())?;
-    let facts = |variant: &Variant| variant_facts(variant, versions.get(&variant.name).cloned());
+    let sweep = &order.sweep;
+    let phase = |phase: &Phase| PhasePlan {
+        name: phase.name.clone(),
+        users: phase.users.get(),
+        min_requests: phase.min_requests,
+        min_duration_s: phase.min_duration.as_secs_f64(),
+    };
     let plan = PlanFile {
         format: FORMAT,
         run: run.clone(),
-        sweep: order.sweep.name.clone(),
-        setup: setup(order.sweep),
-        variants: order.sweep.variants.iter().map(facts).collect(),
-        phases: order
-            .sweep
-            .phases
-            .iter()
-            .map(|phase| PhasePlan {
-                name: phase.name.clone(),
-                users: phase.users.get(),
-                min_requests: phase.min_requests,
-                min_duration_s: phase.min_duration.as_secs_f64(),
-            })
-            .collect(),
-        planned: planned.to_vec(),
+        sweep: sweep.name.clone(),
+        setup: setup(sweep),
+        variants: sweep.variants.iter().map(variant_facts).collect(),
+        phases: sweep.phases.iter().map(phase).collect(),
+        planned: plan(sweep),
+        origin: Some(order.origin.clone()),
     };
-    files::write_json(&dir.file("plan.json"), &plan)
+    files::write_json(&dir.file("plan.json"), &plan)?;
+    Ok(plan)
+}
+
+/// What only the first start can tell: the machine, and the installed engines.
+pub(super) fn first_facts(
+    dir: &RunDir,
+    plan: &mut PlanFile,
+    versions: &BTreeMap<Name, String>,
+) -> Result<(), StoreError> {
+    for variant in &mut plan.variants {
+        variant.engine_version = versions.get(&variant.name).cloned();
+    }
+    files::write_json(&dir.file("environment.json"), &host::read())?;
+    files::write_json(&dir.file("plan.json"), plan)
 }
 
 fn setup(sweep: &Sweep) -> Setup {
@@ -73,11 +101,11 @@ fn setup(sweep: &Sweep) -> Setup {
     }
 }
 
-fn variant_facts(variant: &Variant, engine_version: Option<String>) -> VariantFacts {
+fn variant_facts(variant: &Variant) -> VariantFacts {
     VariantFacts {
         name: variant.name.clone(),
         engine: variant.engine.name.clone(),
-        engine_version,
+        engine_version: None,
         simulated: variant.engine.simulated,
         model: variant.model.served_name.clone(),
         params: variant

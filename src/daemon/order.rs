@@ -1,11 +1,12 @@
 //! What a run is told, and what all its trials share. Only data.
 
 use super::progress::Watcher;
+use super::reports::Origin;
 use crate::ids::{Name, RunId};
 use crate::store::dirs::RunDir;
 use crate::sweep::def::Sweep;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What all trials of a run share.
 pub(crate) struct Context<'a> {
@@ -26,13 +27,20 @@ impl Context<'_> {
 }
 
 /// What to run, and with what.
-pub(crate) struct Order<'a> {
-    pub(crate) sweep: &'a Sweep,
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    pub(crate) sweep: Sweep,
     /// The sweep file's text, kept with the run.
-    pub(crate) text: &'a str,
-    /// The sweep file's folder.
-    pub(crate) cwd: &'a Path,
-    pub(crate) sweepd: &'a Path,
+    pub(crate) text: String,
+    pub(crate) origin: Origin,
+    pub(crate) sweepd: PathBuf,
     /// sweepd's own environment, of which engines get what their allow-lists name.
-    pub(crate) inherited: &'a BTreeMap<String, String>,
+    pub(crate) inherited: BTreeMap<String, String>,
+}
+
+impl Order {
+    /// The engines' working directory: the sweep file's folder.
+    pub(crate) fn cwd(&self) -> &Path {
+        self.origin.file.parent().unwrap_or(Path::new("/"))
+    }
 }

@@ -3,12 +3,17 @@
 use crate::ids::{Name, RunId, TrialId};
 use crate::report;
 use crate::sample::host::HostFacts;
-use crate::stats::data::{PhaseData, PhasePlan, RunData, Setup, TrialData, VariantFacts};
+use crate::stats::data::{
+    PhaseData, PhasePlan, RunData, Setup, TrialData, VariantFacts, VersionChange,
+};
 use crate::stats::summary::{Summary, summarise};
+use crate::store::control::{self, Change, ControlLine};
 use crate::store::dirs::{RunDir, StoredTrial};
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::PlannedTrial;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// `plan.json`: what was to be done, complete enough to make a report without the sweep file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -20,6 +25,18 @@ pub(crate) struct PlanFile {
     pub(crate) variants: Vec<VariantFacts>,
     pub(crate) phases: Vec<PhasePlan>,
     pub(crate) planned: Vec<PlannedTrial>,
+    /// Where the sweep file lay. Absent in runs of an early sweepd.
+    #[serde(default)]
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What a sweep file's text alone does not say: what its relative paths and engine names mean.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The sweep file, absolute.
+    pub(crate) file: PathBuf,
+    /// Folders of engine files, absolute, in the order in which they are searched.
+    pub(crate) engine_folders: Vec<PathBuf>,
 }
 
 /// Rewrites report and summaries from the run's files.
@@ -51,7 +68,28 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         phases: plan.phases,
         planned: plan.planned,
         trials,
+        version_changes: version_changes(&control::read(&dir.file("control.jsonl"))?),
     })
+}
+
+/// Engines whose version was another one after a resume.
+fn version_changes(lines: &[ControlLine]) -> Vec<VersionChange> {
+    let mut changes = Vec::new();
+    let mut known: BTreeMap<&Name, &String> = BTreeMap::new();
+    for line in lines {
+        let (Change::Began { versions, .. } | Change::Resumed { versions, .. }) = &line.change;
+        for (variant, now) in versions {
+            if let Some(before) = known.insert(variant, now).filter(|before| *before != now) {
+                changes.push(VersionChange {
+                    variant: variant.clone(),
+                    before: before.clone(),
+                    after: now.clone(),
+                    at: line.at.clone(),
+                });
+            }
+        }
+    }
+    changes
 }
 
 fn trial_data(stored: StoredTrial) -> TrialData {

@@ -40,7 +40,9 @@ pub(crate) async fn run(
 ) -> Result<TrialOutcome, StoreError> {
     let started = clock::wall_time();
     let mut last = None;
-    for count in 1..=ATTEMPTS {
+    // A number is never used twice: the files of an interrupted attempt stay.
+    let earlier = context.dir.last_attempt(trial)?;
+    for count in (earlier + 1)..=(earlier + ATTEMPTS) {
         context.watcher.say(Progress::TrialStarted {
             number: number.number,
             of: number.of,

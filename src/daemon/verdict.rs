@@ -59,6 +59,7 @@ pub(crate) fn is_transient(ending: &Ending) -> bool {
         Ending::Completed
         | Ending::Broken { .. }
         | Ending::Cancelled { .. }
-        | Ending::Skipped { .. } => false,
+        | Ending::Skipped { .. }
+        | Ending::Interrupted { .. } => false,
     }
 }

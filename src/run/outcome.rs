@@ -131,6 +131,10 @@ pub(crate) enum Ending {
     Skipped {
         reason: String,
     },
+    /// sweepd ended in the middle of it; the trial was, or will be, run again.
+    Interrupted {
+        reason: String,
+    },
 }
 
 /// One launch of an engine: what was done and how it ended.

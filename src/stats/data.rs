@@ -22,6 +22,18 @@ pub(crate) struct RunData {
     pub(crate) phases: Vec<PhasePlan>,
     pub(crate) planned: Vec<PlannedTrial>,
     pub(crate) trials: Vec<TrialData>,
+    /// Engines that were replaced while the run was not being worked on.
+    pub(crate) version_changes: Vec<VersionChange>,
+}
+
+/// One engine's version, before and after a resume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VersionChange {
+    pub(crate) variant: Name,
+    pub(crate) before: String,
+    pub(crate) after: String,
+    /// RFC 3339, UTC.
+    pub(crate) at: String,
 }
 
 /// A trial that has ended.

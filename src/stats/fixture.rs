@@ -281,5 +281,6 @@ pub(crate) fn run() -> RunData {
             planned(2, "sim-b"),
         ],
         trials: trials(),
+        version_changes: Vec::new(),
     }
 }

@@ -7,6 +7,7 @@ use crate::ids::Name;
 use crate::run::outcome::TeardownVerdict;
 use crate::run::phase::PhaseEnd;
 use crate::stats::cell::Cell;
+use crate::stats::data::VersionChange;
 use crate::stats::metric::{Censoring, Metric, share};
 use crate::stats::phase::{Client, PhaseTrial};
 use crate::stats::summary::TrialSummary;
@@ -43,6 +44,7 @@ pub(crate) enum MarkCode {
     ClockStep,
     NoKernelStamps,
     TeardownNotClean,
+    EngineVersionChanged,
     NoGpuTelemetry,
 }
 
@@ -57,9 +59,20 @@ pub(crate) struct Mark {
 }
 
 /// All marks of a run, the gravest kinds first.
-pub(crate) fn marks(cells: &[Cell], trials: &[TrialSummary]) -> Vec<Mark> {
+pub(crate) fn marks(
+    cells: &[Cell],
+    trials: &[TrialSummary],
+    version_changes: &[VersionChange],
+) -> Vec<Mark> {
     let mut all: Vec<Mark> = cells.iter().flat_map(of_cell).collect();
     all.extend(trials.iter().flat_map(of_trial));
+    all.extend(version_changes.iter().map(|change| Mark {
+        code: MarkCode::EngineVersionChanged,
+        variant: Some(change.variant.clone()),
+        phase: None,
+        block: None,
+        detail: format!("{} until {}, {} since", change.before, change.at, change.after),
+    }));
     all.push(Mark {
         code: MarkCode::NoGpuTelemetry,
         variant: None,

@@ -4,7 +4,7 @@
 //! Invariant: there is a cell for every planned variant and phase, also where nothing came of it.
 
 use crate::ids::{Name, RunId};
-use crate::run::outcome::{Ending, ExitStatus, Teardown};
+use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
 use crate::stats::cell::Cell;
 use crate::stats::compare::{self, Ratio};
 use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFacts};
@@ -46,6 +46,9 @@ pub(crate) struct Status {
     pub(crate) trials_broken: u64,
     pub(crate) trials_cancelled: u64,
     pub(crate) trials_skipped: u64,
+    /// Trials that sweepd's own end interrupted at least once; they were run again.
+    #[serde(default)]
+    pub(crate) trials_interrupted: u64,
     /// RFC 3339, UTC: the first trial's start and the last one's end.
     pub(crate) started: Option<String>,
     pub(crate) ended: Option<String>,
@@ -118,7 +121,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         variants: run.variants.iter().map(|facts| variant(facts, &trials)).collect(),
         phases: run.phases.clone(),
         ratios: compare::ratios(&cells),
-        marks: marks::marks(&cells, &trials),
+        marks: marks::marks(&cells, &trials, &run.version_changes),
         cells,
         trials,
     }
@@ -147,17 +150,18 @@ fn status(run: &RunData) -> Status {
     };
     for planned in &run.planned {
         status.trials_planned += 1;
-        let Some(outcome) = trial_of(run, planned.block, &planned.variant).map(|t| &t.outcome)
-        else {
-            continue;
-        };
+        let Some(trial) = trial_of(run, planned.block, &planned.variant) else { continue };
+        let interrupted = |a: &AttemptOutcome| matches!(a.ending, Ending::Interrupted { .. });
+        status.trials_interrupted += u64::from(trial.attempts.iter().any(interrupted));
         status.trials_ended += 1;
-        match outcome.ending {
+        match trial.outcome.ending {
             Ending::Completed => status.trials_completed += 1,
             Ending::EngineFailed { .. } => status.trials_engine_failed += 1,
             Ending::Broken { .. } => status.trials_broken += 1,
             Ending::Cancelled { .. } => status.trials_cancelled += 1,
             Ending::Skipped { .. } => status.trials_skipped += 1,
+            // No trial's outcome says so: an interrupted trial has none until it was run again.
+            Ending::Interrupted { .. } => {}
         }
     }
     status.complete = status.trials_ended == status.trials_planned;
@@ -196,7 +200,7 @@ fn trials(run: &RunData, cells: &[Cell]) -> Vec<TrialSummary> {
 
 fn attempts(data: &TrialData) -> Vec<AttemptSummary> {
     let trial = &data.outcome.trial;
-    let summary = |attempt: &crate::run::outcome::AttemptOutcome| AttemptSummary {
+    let summary = |attempt: &AttemptOutcome| AttemptSummary {
         attempt: attempt.attempt,
         outcome: attempt.ending.clone(),
         exit: attempt.exit,

@@ -1,8 +1,8 @@
 //! Where everything of a run lies.
 //!
 //! ```text
-//! RUN/ sweep.toml plan.json environment.json report.md summary.json summary.csv
-//!   trials/BLOCK-VARIANT/ outcome.json
+//! RUN/ sweep.toml plan.json control.jsonl lock environment.json report.md summary.json summary.csv
+//!   trials/BLOCK-VARIANT/ outcome.json, reopened-N.json (what attempt N had come to before a retry)
 //!     attempt-N/ manifest.json engine.log outcome.json warmup/ phases/PHASE/
 //!       PHASE/ requests.parquet facts.json
 //! ```
@@ -66,9 +66,49 @@ impl RunDir {
         trial: &TrialId,
         attempt: u32,
     ) -> Result<AttemptDir, StoreError> {
-        let path = self.trial(trial).join(format!("attempt-{attempt}"));
+        let path = self.attempt(trial, attempt).path;
         fs::create_dir_all(path.join("phases")).map_err(StoreError::io("create", &path))?;
         Ok(AttemptDir { path })
+    }
+
+    pub(crate) fn attempt(&self, trial: &TrialId, attempt: u32) -> AttemptDir {
+        AttemptDir { path: self.trial(trial).join(format!("attempt-{attempt}")) }
+    }
+
+    /// The highest number of an attempt that was begun; 0 when there was none.
+    pub(crate) fn last_attempt(&self, trial: &TrialId) -> Result<u32, StoreError> {
+        let folder = self.trial(trial);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(StoreError::io("list", &folder)(error)),
+        };
+        let number = |entry: fs::DirEntry| {
+            entry.file_name().to_str()?.strip_prefix("attempt-")?.parse::<u32>().ok()
+        };
+        Ok(entries.flatten().filter_map(number).max().unwrap_or(0))
+    }
+
+    pub(crate) fn is_finished(&self, trial: &TrialId) -> bool {
+        self.trial(trial).join("outcome.json").exists()
+    }
+
+    /// `None` when the trial is not finished.
+    pub(crate) fn read_outcome(&self, trial: &TrialId) -> Result<Option<TrialOutcome>, StoreError> {
+        let path = self.trial(trial).join("outcome.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        files::read_json(&path).map(Some)
+    }
+
+    /// Makes a finished trial an unfinished one; what it had come to is kept under another name.
+    pub(crate) fn reopen_trial(&self, trial: &TrialId) -> Result<(), StoreError> {
+        let folder = self.trial(trial);
+        let aside = folder.join(format!("reopened-{}.json", self.last_attempt(trial)?));
+        let path = folder.join("outcome.json");
+        fs::rename(&path, &aside).map_err(StoreError::io("move", &path))?;
+        files::sync_folder(&folder)
     }
 
     /// The last file of a trial: with it, the trial is finished.
@@ -84,20 +124,13 @@ impl RunDir {
 
     /// `None` when the trial is not finished.
     pub(crate) fn read_trial(&self, trial: &TrialId) -> Result<Option<StoredTrial>, StoreError> {
-        let path = self.trial(trial).join("outcome.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        let outcome: TrialOutcome = files::read_json(&path)?;
+        let Some(outcome) = self.read_outcome(trial)? else { return Ok(None) };
         let attempts = (1..=outcome.attempts)
-            .map(|n| AttemptDir { path: self.trial(trial).join(format!("attempt-{n}")) })
-            .filter(|dir| dir.path.join("outcome.json").exists())
-            .map(|dir| files::read_json(&dir.path.join("outcome.json")))
+            .filter_map(|number| self.attempt(trial, number).read_outcome().transpose())
             .collect::<Result<Vec<AttemptOutcome>, _>>()?;
         let mut phases = Vec::new();
         for source in &outcome.phases {
-            let attempt = self.trial(trial).join(format!("attempt-{}", source.attempt));
-            phases.push(AttemptDir { path: attempt }.read_phase(&source.phase)?);
+            phases.push(self.attempt(trial, source.attempt).read_phase(&source.phase)?);
         }
         Ok(Some(StoredTrial { outcome, attempts, phases }))
     }
@@ -149,6 +182,20 @@ impl AttemptDir {
 
     pub(crate) fn write_outcome(&self, outcome: &AttemptOutcome) -> Result<(), StoreError> {
         files::write_json(&self.path.join("outcome.json"), outcome)
+    }
+
+    /// `None` where the attempt has none: it is under way, or was interrupted.
+    pub(crate) fn read_outcome(&self) -> Result<Option<AttemptOutcome>, StoreError> {
+        let path = self.path.join("outcome.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        files::read_json(&path).map(Some)
+    }
+
+    /// Half-written files that a crash left.
+    pub(crate) fn remove_temporaries(&self) -> Result<(), StoreError> {
+        files::remove_temporaries(&self.path)
     }
 
     fn read_phase(&self, name: &Name) -> Result<(PhaseFacts, Vec<RequestRecord>), StoreError> {

@@ -64,6 +64,20 @@ pub(crate) fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", folder))
 }
 
+/// Removes what `write` leaves when the process dies in it, in a folder and those below.
+pub(crate) fn remove_temporaries(folder: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(folder).map_err(StoreError::io("list", folder))?;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_temporaries(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == "tmp") {
+            fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), StoreError> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|error| StoreError::damaged(path, error))?;

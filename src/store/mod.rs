@@ -5,8 +5,10 @@
 //! is refused and left alone.
 
 pub(crate) mod columns;
+pub(crate) mod control;
 pub(crate) mod dirs;
 pub(crate) mod files;
 #[cfg_attr(not(test), expect(dead_code, reason = "until the first thing to be undone is written"))]
 pub(crate) mod intents;
+pub(crate) mod lock;
 pub(crate) mod parquet;

@@ -2,7 +2,7 @@
 
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
-use crate::ids::Name;
+use crate::ids::{Name, TrialId};
 use crate::seed::Seed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -104,4 +104,10 @@ pub(crate) struct Deadlines {
 pub(crate) struct PlannedTrial {
     pub(crate) block: u32,
     pub(crate) variant: Name,
+}
+
+impl PlannedTrial {
+    pub(crate) fn id(&self) -> TrialId {
+        TrialId { block: self.block, variant: self.variant.clone() }
+    }
 }

@@ -77,6 +77,24 @@ impl Sandbox {
         run
     }
 
+    /// Takes up the only run of this sandbox to its end.
+    pub(crate) fn resume(&self) -> Run {
+        let dir = self.only_run().unwrap();
+        let output = self.command(&["run", "--resume", dir.to_str().unwrap()]).output().unwrap();
+        Run {
+            status: output.status,
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+            dir,
+        }
+    }
+
+    /// Takes up the only run and leaves it running.
+    pub(crate) fn start_resume(&self) -> Running<'_> {
+        let dir = self.only_run().unwrap();
+        self.start_command(self.command(&["run", "--resume", dir.to_str().unwrap()]))
+    }
+
     /// Starts the sweep and leaves it running.
     pub(crate) fn start(&self, sweep: &str) -> Running<'_> {
         self.start_with(Path::new(SWEEPD), sweep)
@@ -85,14 +103,13 @@ impl Sandbox {
     /// The same with this executable.
     pub(crate) fn start_with(&self, sweepd: &Path, sweep: &str) -> Running<'_> {
         let file = self.write("sweep.toml", sweep);
+        self.start_command(self.command_of(sweepd, &["run", file.to_str().unwrap()]))
+    }
+
+    fn start_command(&self, mut command: Command) -> Running<'_> {
         let stderr = fs::File::create(self.path().join("stderr")).unwrap();
         let stdout = fs::File::create(self.path().join("stdout")).unwrap();
-        let child = self
-            .command_of(sweepd, &["run", file.to_str().unwrap()])
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let child = command.stdout(stdout).stderr(stderr).spawn().unwrap();
         Running { sandbox: self, child }
     }
 
@@ -172,8 +189,10 @@ impl Run {
         self.json(&format!("trials/{trial}/outcome.json"))
     }
 
+    /// The attempt that ended the trial.
     pub(crate) fn attempt(&self, trial: &str) -> Value {
-        self.json(&format!("trials/{trial}/attempt-1/outcome.json"))
+        let last = self.trial(trial)["attempts"].clone();
+        self.json(&format!("trials/{trial}/attempt-{last}/outcome.json"))
     }
 
     pub(crate) fn log(&self, trial: &str) -> String {
@@ -351,4 +370,11 @@ pub(crate) fn variant(name: &str, faults: &[&str]) -> String {
         "[[variants]]\nname = \"{name}\"\nengine = \"sim\"\n\
          params = {{ step-ms = 1.0, fault = [{faults}] }}\n\n"
     )
+}
+
+/// `SplitMix64`'s mixing: spreads small numbers over the whole range.
+pub(crate) fn mixed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z ^ (z >> 27)
 }

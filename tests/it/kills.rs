@@ -1,6 +1,6 @@
 //! SIGKILL of sweepd at random instants of a run: no engine outlives it, whatever it was doing.
 
-use crate::harness::{Sandbox, eventually, left_of, sweep, variant, walk};
+use crate::harness::{Sandbox, eventually, left_of, mixed, sweep, variant, walk};
 use std::time::{Duration, Instant};
 
 /// A few kills in CI, many in the full tier.
@@ -9,13 +9,6 @@ fn kills() -> u64 {
         Ok("full") => 100,
         _ => 5,
     }
-}
-
-/// `SplitMix64`'s mixing: spreads small numbers over the whole range.
-fn mixed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z ^ (z >> 27)
 }
 
 #[test]

@@ -10,5 +10,6 @@ mod files;
 mod harness;
 mod kills;
 mod real_engine;
+mod resume;
 mod stopping;
 mod tidy;

@@ -71,6 +71,7 @@ fn outcome(ending: &Ending) -> String {
         Ending::Broken { .. } => "broken".to_owned(),
         Ending::Cancelled { .. } => "cancelled".to_owned(),
         Ending::Skipped { .. } => "skipped".to_owned(),
+        Ending::Interrupted { .. } => "interrupted".to_owned(),
     }
 }
 

@@ -85,6 +85,10 @@ fn tell(
             told.push(Block::subheading(format!("{who}: cancelled")));
             told.push(Block::Text(sentence(reason)));
         }
+        Ending::Interrupted { reason } => {
+            told.push(Block::subheading(format!("{who}: interrupted")));
+            told.push(Block::Text(sentence(reason)));
+        }
         Ending::Skipped { reason } => {
             told.push(Block::subheading(format!("{who}: skipped")));
             told.push(Block::Text(sentence(reason)));

@@ -57,11 +57,16 @@ fn progress(status: &Status) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, kind)| format!("{count} {kind}"))
         .collect();
-    if counts.is_empty() {
-        format!("{ended}.")
-    } else {
-        format!("{ended} ({}).", counts.join(", "))
-    }
+    let counts = match counts.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", counts.join(", ")),
+    };
+    let interrupted = match status.trials_interrupted {
+        0 => String::new(),
+        1 => " 1 of them was interrupted by sweepd's own end and run again.".to_owned(),
+        count => format!(" {count} of them were interrupted by sweepd's own end and run again."),
+    };
+    format!("{ended}{counts}.{interrupted}")
 }
 
 fn variants(summary: &Summary) -> Table {

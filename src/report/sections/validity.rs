@@ -95,6 +95,9 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::TeardownNotClean => {
             "something of the engine was left; the trial after it may have suffered."
         }
+        MarkCode::EngineVersionChanged => {
+            "the engine was replaced while the run was interrupted: trials before and after it are of two engines."
+        }
         MarkCode::NoGpuTelemetry => {
             "nothing is said about power, energy, clocks, throttling or MFU."
         }

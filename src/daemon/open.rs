@@ -1,0 +1,113 @@
+//! A run that is being worked on: begun or taken up again, then its trials one by one.
+//!
+//! Invariant: whoever has one of these holds the run's lock.
+
+use super::attempt::StopRequests;
+use super::order::{Context, Order};
+use super::progress::Watcher;
+use super::reports::{self, PlanFile};
+use super::trial::{self, Number};
+use super::{begin, resume};
+use crate::ids::{Name, RunId};
+use crate::run::outcome::TrialOutcome;
+use crate::stats::summary::Summary;
+use crate::store::control::{self, Change};
+use crate::store::dirs::RunDir;
+use crate::store::files::{self, StoreError};
+use crate::store::lock::RunLock;
+use crate::sweep::def::PlannedTrial;
+use std::collections::BTreeMap;
+
+#[derive(Debug)]
+pub(crate) struct OpenRun {
+    pub(crate) id: RunId,
+    pub(crate) dir: RunDir,
+    pub(crate) plan: PlanFile,
+    order: Order,
+    /// Each variant's engine version; an engine that does not tell has none.
+    versions: BTreeMap<Name, String>,
+    _lock: RunLock,
+}
+
+impl OpenRun {
+    /// Begins a new run in `dir`, or takes up the one that is there.
+    pub(crate) async fn open(
+        order: Order,
+        dir: RunDir,
+        id: RunId,
+        lock: RunLock,
+    ) -> Result<Self, StoreError> {
+        let versions = begin::versions(&order).await;
+        let plan = match begin::read(&dir)? {
+            Some(plan) => take_up(&dir, plan, &versions).await?,
+            None => begin::write(&order, &dir, &id, &versions)?,
+        };
+        Ok(Self { id, dir, plan, order, versions, _lock: lock })
+    }
+
+    /// The index of the first planned trial that has not ended.
+    pub(crate) fn next(&self) -> Option<usize> {
+        self.plan.planned.iter().position(|trial| !self.dir.is_finished(&trial.id()))
+    }
+
+    /// Runs one planned trial to its end.
+    pub(crate) async fn trial(
+        &self,
+        index: usize,
+        watcher: &Watcher,
+        stop: &StopRequests,
+    ) -> Result<TrialOutcome, StoreError> {
+        let id = self.plan.planned.get(index).map(PlannedTrial::id);
+        let variant = id
+            .as_ref()
+            .and_then(|id| self.order.sweep.variants.iter().find(|v| v.name == id.variant));
+        let (Some(id), Some(variant)) = (id, variant) else {
+            let reason = format!("trial {} of the plan has no variant", index + 1);
+            return Err(StoreError::damaged(&self.dir.file("plan.json"), reason));
+        };
+        let context = Context {
+            sweep: &self.order.sweep,
+            run: &self.id,
+            dir: &self.dir,
+            cwd: self.order.cwd(),
+            sweepd: &self.order.sweepd,
+            inherited: &self.order.inherited,
+            versions: &self.versions,
+            watcher,
+        };
+        let number = Number { number: index + 1, of: self.plan.planned.len() };
+        trial::run(&context, variant, &id, number, stop).await
+    }
+
+    /// Every trial of the block has ended.
+    pub(crate) fn block_is_done(&self, block: u32) -> bool {
+        let mut trials = self.plan.planned.iter().filter(|trial| trial.block == block);
+        trials.all(|trial| self.dir.is_finished(&trial.id()))
+    }
+
+    pub(crate) fn report(&self) -> Result<Summary, StoreError> {
+        reports::rewrite(&self.dir)
+    }
+}
+
+/// Goes on with what an earlier sweepd, or an earlier order, left.
+async fn take_up(
+    dir: &RunDir,
+    mut plan: PlanFile,
+    versions: &BTreeMap<Name, String>,
+) -> Result<PlanFile, StoreError> {
+    files::remove_temporaries(&dir.path)?;
+    let control = dir.file("control.jsonl");
+    let sweepd = env!("CARGO_PKG_VERSION").to_owned();
+    let interrupted = resume::mark_interrupted(dir, &plan).await?;
+    let begun =
+        control::read(&control)?.iter().any(|line| matches!(line.change, Change::Began { .. }));
+    let versions = versions.clone();
+    if begun {
+        control::append(&control, Change::Resumed { sweepd, versions, interrupted })?;
+    } else {
+        begin::first_facts(dir, &mut plan, &versions)?;
+        control::append(&control, Change::Began { sweepd, versions })?;
+    }
+    Ok(plan)
+}
