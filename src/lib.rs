@@ -8,6 +8,7 @@ mod engine;
 mod form;
 mod ids;
 mod load;
+mod physics;
 mod report;
 mod run;
 mod sample;
