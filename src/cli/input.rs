@@ -19,6 +19,8 @@ pub(super) enum Refused {
     Wrong(Problems),
     #[error("cannot read {}: {cause}", .file.display())]
     Unreadable { file: PathBuf, cause: std::io::Error },
+    #[error("{name}: {why}")]
+    Argument { name: &'static str, why: String },
     #[error("{} is not a run: it has no plan.json", .0.display())]
     NoRun(PathBuf),
     #[error("{0}")]
@@ -82,6 +84,17 @@ pub(super) fn runs_folder() -> PathBuf {
 fn base(variable: &str, default: &str) -> Option<PathBuf> {
     let given = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
     given.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(default)))
+}
+
+/// A new folder of this process for what need not last; whoever asks removes it.
+pub(super) fn scratch_folder(name: &str) -> std::io::Result<PathBuf> {
+    let folder = env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    match std::fs::remove_dir_all(&folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    std::fs::create_dir(&folder).map(|()| folder)
 }
 
 /// sweepd's own environment. Variables that are not text cannot be named in an allow-list.

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the sweep or the check failed, 2 bad usage or input, 3 sweepd's own fault.
 #![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
+mod bench;
 mod check;
 mod engines;
 mod input;
@@ -37,6 +38,8 @@ enum Command {
     Run(run::RunArguments),
     /// Check a sweep file and show its plan; nothing is launched.
     Check(check::CheckArguments),
+    /// Put load on a server that already runs, and measure it.
+    Bench(Box<bench::BenchArguments>),
     /// Make a run's reports again from its files.
     Report(report::ReportArguments),
     /// List the engines that a sweep can name.
@@ -59,13 +62,18 @@ pub fn main() -> ExitCode {
         Command::Guard => return crate::supervise::guard::main(),
         Command::Load => return crate::load::main(),
         Command::Sim(options) => return crate::sim::run(*options),
-        Command::Run(_) | Command::Check(_) | Command::Report(_) | Command::Engines(_) => {}
+        Command::Run(_)
+        | Command::Check(_)
+        | Command::Bench(_)
+        | Command::Report(_)
+        | Command::Engines(_) => {}
     }
     start_logging();
     let folders = input::engine_folders(arguments.engine_folders);
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, folders),
         Command::Check(arguments) => check::run(&arguments, folders),
+        Command::Bench(arguments) => bench::run(&arguments, folders),
         Command::Report(arguments) => report::run(&arguments),
         Command::Engines(arguments) => engines::run(&arguments, folders),
         Command::Guard | Command::Load | Command::Sim(_) => Ok(ExitCode::SUCCESS),

@@ -65,14 +65,16 @@ pub(crate) fn attempt_plan(
         phase: phase.name.clone(),
         host: HOST.to_owned(),
         port: place.port,
+        authority: format!("{HOST}:{}", place.port),
         request: request.clone(),
         prompts: PromptPlan {
-            tokenizer: variant.model.tokenizer.clone(),
+            tokenizer: Some(variant.model.tokenizer.clone()),
             prompt_tokens: sweep.workload.prompt_tokens.get(),
             seed: seed.value(),
         },
         users: phase.users.get(),
         min_requests: phase.min_requests,
+        max_requests: None,
         min_duration_ns: nanoseconds(phase.min_duration),
         think_time_ns: nanoseconds(phase.think_time),
         phase_deadline_ns: nanoseconds(deadline),
@@ -121,7 +123,8 @@ fn request_plan(sweep: &Sweep, variant: &Variant) -> Result<RequestPlan, Prepare
 
 fn draft(sweep: &Sweep, variant: &Variant, tokens: NonZeroU32) -> Result<Draft, NoSamplingField> {
     let (endpoint, model) = (sweep.workload.endpoint, &variant.model.served_name);
-    request::draft(&variant.engine, endpoint, model, &sweep.sampling.0, tokens)
+    let (name, shape) = (variant.engine.name.as_str(), &variant.engine.request);
+    request::draft(name, shape, endpoint, model, &sweep.sampling.0, tokens)
 }
 
 fn endpoint_path(sweep: &Sweep, variant: &Variant) -> Result<String, PrepareError> {

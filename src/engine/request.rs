@@ -1,12 +1,13 @@
 //! The body of a request to an engine: every field but the prompt, and where the prompt goes. Pure.
 
-use super::def::{AnswerShape, Endpoint, EngineDef, PromptField};
+use super::def::{AnswerShape, Endpoint, PromptField, RequestShape};
 use crate::form::did_you_mean;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 /// A sampling parameter by our name, and what its value may be.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,9 +64,26 @@ pub(crate) struct NoSamplingField {
     pub(crate) help: String,
 }
 
+/// How requests are written to a server of which nothing is known: as its peers take them.
+pub(crate) fn common_shape() -> RequestShape {
+    let names = ["temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"];
+    let mut force_length = Map::new();
+    force_length.insert("ignore_eos".to_owned(), json!(true));
+    RequestShape {
+        max_tokens: "max_tokens".to_owned(),
+        force_length,
+        extra: Map::new(),
+        sampling: names.map(|name| (name.to_owned(), name.to_owned())).into(),
+        done_marker: true,
+        keep_alive: Duration::from_secs(5),
+        generate: None,
+    }
+}
+
 /// A streamed request to this endpoint of the engine.
 pub(crate) fn draft(
-    engine: &EngineDef,
+    engine: &str,
+    shape: &RequestShape,
     endpoint: Endpoint,
     served_name: &str,
     sampling: &BTreeMap<String, f64>,
@@ -73,14 +91,13 @@ pub(crate) fn draft(
 ) -> Result<Draft, NoSamplingField> {
     let mut values = Map::new();
     for (parameter, value) in sampling {
-        let field = sampling_field(engine, endpoint, parameter)?;
+        let field = sampling_field(engine, shape, endpoint, parameter)?;
         values.insert(field.to_owned(), number(parameter, *value));
     }
     let mut body = Map::new();
     body.insert("stream".to_owned(), json!(true));
-    let own = engine.request.generate.as_ref().filter(|_| endpoint == Endpoint::Generate);
+    let own = shape.generate.as_ref().filter(|_| endpoint == Endpoint::Generate);
     let Some(shape) = own else {
-        let shape = &engine.request;
         body.insert("model".to_owned(), json!(served_name));
         body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
         body.insert(shape.max_tokens.clone(), json!(output_tokens));
@@ -123,16 +140,17 @@ pub(crate) fn prompt_entry(field: &PromptField, text: &str, ids: &[u32]) -> (Str
 
 /// The engine's field for one of our sampling parameters.
 pub(crate) fn sampling_field<'e>(
-    engine: &'e EngineDef,
+    engine: &str,
+    shape: &'e RequestShape,
     endpoint: Endpoint,
     parameter: &str,
 ) -> Result<&'e str, NoSamplingField> {
-    let sampling = match (&engine.request.generate, endpoint) {
+    let sampling = match (&shape.generate, endpoint) {
         (Some(own), Endpoint::Generate) => &own.sampling,
-        _ => &engine.request.sampling,
+        _ => &shape.sampling,
     };
     sampling.get(parameter).map(String::as_str).ok_or_else(|| NoSamplingField {
-        engine: engine.name.to_string(),
+        engine: engine.to_owned(),
         parameter: parameter.to_owned(),
         help: did_you_mean(
             parameter,
@@ -155,6 +173,7 @@ fn number(parameter: &str, value: f64) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::def::EngineDef;
     use crate::engine::parse::tests::{MINIMAL, engine};
 
     fn draft_of(
@@ -163,7 +182,8 @@ mod tests {
         sampling: &[(&str, f64)],
     ) -> Result<Draft, NoSamplingField> {
         let sampling = sampling.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        draft(engine, endpoint, "tiny", &sampling, NonZeroU32::new(256).unwrap())
+        let tokens = NonZeroU32::new(256).unwrap();
+        draft(engine.name.as_str(), &engine.request, endpoint, "tiny", &sampling, tokens)
     }
 
     #[track_caller]

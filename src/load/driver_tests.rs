@@ -311,7 +311,7 @@ fn what_cannot_be_driven_is_said() {
     let prepare = |change: fn(&mut LoadPlan)| {
         let (folder, tokenizer) = tokenizers::file(&tokenizers::word_level());
         let mut plan = plan_for(1);
-        plan.prompts.tokenizer = tokenizer;
+        plan.prompts.tokenizer = Some(tokenizer);
         plan.records = folder.path().join("requests.frames");
         change(&mut plan);
         Driver::prepare(plan, Stopper::new().unwrap(), mpsc::channel().0).unwrap_err().to_string()
@@ -320,6 +320,6 @@ fn what_cannot_be_driven_is_said() {
     assert!(host.contains("localhost is not an IPv4 address"), "{host}");
     let records = prepare(|plan| plan.records = PathBuf::from("/nowhere/x"));
     assert!(records.contains("/nowhere/x"), "{records}");
-    let tokenizer = prepare(|plan| plan.prompts.tokenizer = PathBuf::from("/nowhere/t.json"));
+    let tokenizer = prepare(|plan| plan.prompts.tokenizer = Some(PathBuf::from("/nowhere/t.json")));
     assert!(tokenizer.contains("/nowhere/t.json"), "{tokenizer}");
 }

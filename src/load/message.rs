@@ -17,11 +17,15 @@ pub(crate) struct LoadPlan {
     /// IPv4 literal; engines are reached on loopback.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// What requests name as their host.
+    pub(crate) authority: String,
     /// Path and body without the prompt.
     pub(crate) request: RequestPlan,
     pub(crate) prompts: PromptPlan,
     pub(crate) users: u32,
     pub(crate) min_requests: u32,
+    /// No more than these are sent.
+    pub(crate) max_requests: Option<u32>,
     pub(crate) min_duration_ns: u64,
     pub(crate) think_time_ns: u64,
     pub(crate) phase_deadline_ns: u64,
@@ -44,7 +48,8 @@ pub(crate) struct RequestPlan {
 /// Prompts are a function of these and of user and turn: never of the variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PromptPlan {
-    pub(crate) tokenizer: PathBuf,
+    /// Without one, prompts are so many plain words.
+    pub(crate) tokenizer: Option<PathBuf>,
     pub(crate) prompt_tokens: u32,
     /// `Seed` of this block and phase, already branched.
     pub(crate) seed: u64,

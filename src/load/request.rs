@@ -30,9 +30,9 @@ const LENGTH: &str = "\u{1}sweepd length\u{1}";
 impl RequestTemplate {
     pub(crate) fn new(plan: &LoadPlan) -> Result<Self, serde_json::Error> {
         let head = format!(
-            "POST {} HTTP/1.1\r\nHost: {}:{}\r\nUser-Agent: sweepd\r\nAccept: text/event-stream\r\n\
+            "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sweepd\r\nAccept: text/event-stream\r\n\
              Content-Type: application/json\r\nContent-Length: ",
-            plan.request.path, plan.host, plan.port
+            plan.request.path, plan.authority
         );
         let draft = plan.request.draft.clone();
         let pieces = pieces(&draft)?;

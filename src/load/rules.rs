@@ -42,6 +42,7 @@ pub(crate) struct Watch {
     deadline: MonoNs,
     min_until: MonoNs,
     min_requests: u64,
+    may_begin: Option<u64>,
     stall: Duration,
     sending: bool,
     in_flight: u32,
@@ -60,6 +61,7 @@ impl Watch {
             deadline: started.plus(Duration::from_nanos(plan.phase_deadline_ns)),
             min_until: started.plus(Duration::from_nanos(plan.min_duration_ns)),
             min_requests: plan.min_requests.into(),
+            may_begin: plan.max_requests.map(u64::from),
             stall: Duration::from_nanos(plan.stall_ns),
             sending: true,
             in_flight: 0,
@@ -75,6 +77,12 @@ impl Watch {
             self.last_progress = now;
         }
         self.in_flight += 1;
+        self.may_begin = self.may_begin.map(|left| left.saturating_sub(1));
+    }
+
+    /// Another request would be beyond the most that may be sent.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.may_begin == Some(0)
     }
 
     pub(crate) fn got_bytes(&mut self, now: MonoNs) {
@@ -109,7 +117,8 @@ impl Watch {
         if self.gone {
             return Verdict::Abandon(PhaseEnd::EngineGone, RequestOutcome::Cancelled);
         }
-        if self.ended >= self.min_requests && now >= self.min_until {
+        let all_sent = self.is_exhausted() && self.in_flight == 0;
+        if all_sent || self.ended >= self.min_requests && now >= self.min_until {
             return Verdict::StopSending(PhaseEnd::Finished);
         }
         if now >= self.deadline {

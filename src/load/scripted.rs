@@ -30,6 +30,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
         phase: Name::new("test").unwrap(),
         host: "127.0.0.1".to_owned(),
         port,
+        authority: format!("127.0.0.1:{port}"),
         request: RequestPlan {
             path: "/v1/x".to_owned(),
             draft: Draft {
@@ -41,9 +42,10 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
             output_tokens: 3,
             done_marker: true,
         },
-        prompts: PromptPlan { tokenizer: PathBuf::new(), prompt_tokens: 8, seed: 1 },
+        prompts: PromptPlan { tokenizer: None, prompt_tokens: 8, seed: 1 },
         users: 1,
         min_requests: 1,
+        max_requests: None,
         min_duration_ns: 0,
         think_time_ns: 0,
         phase_deadline_ns: 20_000 * MS,
@@ -150,7 +152,7 @@ pub(crate) fn run_until(
 ) -> Phase {
     let (folder, tokenizer) = tokenizers::file(&tokenizers::word_level());
     let mut plan = plan_for(port);
-    plan.prompts.tokenizer = tokenizer;
+    plan.prompts.tokenizer = Some(tokenizer);
     plan.records = folder.path().join("requests.frames");
     change(&mut plan);
     let path = plan.records.clone();

@@ -51,9 +51,9 @@ impl Maker {
     fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
         let prompt = self.prompter.prompt(user, turn)?;
         let (expected, ids) = match self.prompt {
-            PromptField::Text(_) => (Some(prompt.total_tokens), Vec::new()),
+            PromptField::Text(_) => (prompt.total_tokens, Vec::new()),
             PromptField::TokenIds(_) => {
-                (Some(prompt.total_tokens), self.prompter.token_ids(&prompt.text)?)
+                (prompt.total_tokens, self.prompter.token_ids(&prompt.text)?)
             }
             PromptField::Messages(_) => (None, Vec::new()),
         };
@@ -84,12 +84,12 @@ impl Supply {
     /// it made one.
     pub(crate) fn start(plan: &LoadPlan, wake: Arc<EventFd>) -> Result<Self, SupplyError> {
         let prompts = &plan.prompts;
+        let seed = Seed::new(prompts.seed);
         let maker = Maker {
-            prompter: Prompter::load(
-                &prompts.tokenizer,
-                prompts.prompt_tokens,
-                Seed::new(prompts.seed),
-            )?,
+            prompter: match &prompts.tokenizer {
+                Some(path) => Prompter::load(path, prompts.prompt_tokens, seed)?,
+                None => Prompter::of_words(prompts.prompt_tokens, seed),
+            },
             template: RequestTemplate::new(plan)?,
             prompt: plan.request.draft.prompt.clone(),
             output_tokens: plan.request.output_tokens,

@@ -117,6 +117,9 @@ impl Driver {
             return Ok(());
         };
         let scheduled = *scheduled;
+        if self.watch.is_exhausted() {
+            return Ok(());
+        }
         let Some(request) = self.supply.take(id) else {
             if let Some(user) = self.user(id) {
                 user.lacks_prompt = true;

@@ -7,9 +7,13 @@ mod block;
 mod csv;
 mod figure;
 mod markdown;
+pub(crate) mod saved;
 mod sections;
 mod table;
 
+use crate::stats::cell::Cell;
+use crate::stats::metric::Metric;
+use crate::stats::quantile::Distribution;
 use crate::stats::summary::Summary;
 
 /// `report.md`.
@@ -33,6 +37,27 @@ pub(crate) fn headline_table(summary: &Summary) -> String {
     text.push_str(sections::headline::CAPTION);
     text.push('\n');
     text
+}
+
+/// One cell's latencies, a metric a line, for a terminal.
+pub(crate) fn figures_table(cell: &Cell) -> String {
+    let titles = ["ms", "n", "mean", "p50", "p90", "p95", "p99", "max"];
+    let mut table = table::Table::new(titles);
+    for metric in [Metric::Ttft, Metric::Tpot, Metric::Itl, Metric::E2el] {
+        let sample = cell.latency.get(&metric);
+        let figure = |pick: fn(&Distribution) -> Option<f64>| sample.and_then(pick).into();
+        table.row(vec![
+            metric.title().into(),
+            sample.map_or(0, |sample| sample.n).into(),
+            figure(|s| Some(s.mean)),
+            figure(|s| s.p50),
+            figure(|s| s.p90),
+            figure(|s| s.p95),
+            figure(|s| s.p99),
+            figure(|s| Some(s.max)),
+        ]);
+    }
+    table.aligned()
 }
 
 #[cfg(test)]

@@ -43,6 +43,10 @@ impl RequestOutcome {
         Self::Cancelled,
     ];
 
+    pub(crate) fn is_ok(self) -> bool {
+        self == Self::Ok
+    }
+
     /// The name in files and reports; the same as in JSON.
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -120,7 +120,7 @@ pub(crate) fn sample_sd(values: &[f64]) -> Option<f64> {
 
 /// Position `percent` % of the way through the sorted values, in whole numbers so that no
 /// rounding can pick the wrong neighbours.
-fn interpolate(sorted: &[f64], percent: usize) -> Option<f64> {
+pub(crate) fn interpolate(sorted: &[f64], percent: usize) -> Option<f64> {
     let position = percent * sorted.len().checked_sub(1)?;
     let low = *sorted.get(position / 100)?;
     let high = sorted.get(position / 100 + 1).copied().unwrap_or(low);

@@ -90,8 +90,9 @@ fn sampling(fields: &Fields<'_>, variants: &[Variant], endpoint: Endpoint) -> Sa
             field.problem("expected a whole number", None);
         }
         values.extend(value.map(|value| (key.to_owned(), value)));
-        let errors =
-            engines(variants).filter_map(|engine| sampling_field(engine, endpoint, key).err());
+        let errors = engines(variants).filter_map(|engine| {
+            sampling_field(engine.name.as_str(), &engine.request, endpoint, key).err()
+        });
         for error in errors {
             table.form().problem(at, error.to_string(), Some(error.help));
         }

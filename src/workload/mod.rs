@@ -1,3 +1,4 @@
 //! What is asked: prompts of an exact length.
 
 pub(crate) mod prompts;
+mod words;

@@ -7,6 +7,7 @@
 //! Invariant: a prompt is a function of the tokenizer, the seed, the user and the turn, and its
 //! length is never approximate: a prompt that cannot be made exact is an error.
 
+use super::words;
 use crate::seed::{Seed, Stream};
 use std::path::{Path, PathBuf};
 use tokenizers::Tokenizer;
@@ -32,6 +33,8 @@ pub(crate) enum PromptError {
     TooFewWords { path: PathBuf, found: usize },
     #[error("the tokenizer failed: {0}")]
     Encode(String),
+    #[error("the engine wants token ids, and those need a tokenizer")]
+    NeedsTokenizer,
     #[error("no prompt of exactly {tokens} tokens was found")]
     NotExact { tokens: u32 },
 }
@@ -42,14 +45,15 @@ pub(crate) struct Prompt {
     pub(crate) text: String,
     /// Tokens of the text alone.
     pub(crate) content_tokens: u32,
-    /// With those that the tokenizer puts around a text: what `/v1/completions` counts.
-    pub(crate) total_tokens: u32,
+    /// With those that the tokenizer puts around a text: what `/v1/completions` counts. Absent
+    /// without a tokenizer, when the length is a guess.
+    pub(crate) total_tokens: Option<u32>,
 }
 
 /// Makes prompts of one length from one tokenizer.
 #[derive(Debug)]
 pub(crate) struct Prompter {
-    tokenizer: Tokenizer,
+    tokenizer: Option<Tokenizer>,
     words: Vec<String>,
     seed: Seed,
     tokens: u32,
@@ -69,7 +73,12 @@ impl Prompter {
         if words.len() < MIN_WORDS {
             return Err(PromptError::TooFewWords { path: path.to_owned(), found: words.len() });
         }
-        Ok(Self { tokenizer, words, seed, tokens })
+        Ok(Self { tokenizer: Some(tokenizer), words, seed, tokens })
+    }
+
+    /// Without a tokenizer: so many plain words, hoped to be about as many tokens.
+    pub(crate) fn of_words(words: u32, seed: Seed) -> Self {
+        Self { tokenizer: None, words: words::plain(), seed, tokens: words }
     }
 
     /// The prompt of this user's turn.
@@ -77,8 +86,11 @@ impl Prompter {
         let mut stream = self.seed.nth(user.into()).nth(turn.into()).stream();
         for _ in 0..MAX_DRAWS {
             if let Some(text) = self.draw(&mut stream)? {
-                let total = self.count(&text, true)?;
-                return Ok(Prompt { text, content_tokens: self.tokens, total_tokens: total });
+                let total_tokens = match &self.tokenizer {
+                    Some(tokenizer) => Some(count(tokenizer, &text, true)?),
+                    None => None,
+                };
+                return Ok(Prompt { text, content_tokens: self.tokens, total_tokens });
             }
         }
         Err(PromptError::NotExact { tokens: self.tokens })
@@ -86,8 +98,8 @@ impl Prompter {
 
     /// What a server would make of the text: the ids of all its tokens, special ones included.
     pub(crate) fn token_ids(&self, text: &str) -> Result<Vec<u32>, PromptError> {
-        let encoding = self
-            .tokenizer
+        let tokenizer = self.tokenizer.as_ref().ok_or(PromptError::NeedsTokenizer)?;
+        let encoding = tokenizer
             .encode_fast(text, true)
             .map_err(|error| PromptError::Encode(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
@@ -99,7 +111,9 @@ impl Prompter {
         let mut words: Vec<&str> = (0..wanted).map(|_| self.word(stream)).collect();
         for _ in 0..MAX_FIXES {
             let text = words.join(" ");
-            let counted = usize::try_from(self.count(&text, false)?).unwrap_or(usize::MAX);
+            let Some(tokenizer) = &self.tokenizer else { return Ok(Some(text)) };
+            let counted = count(tokenizer, &text, false)?;
+            let counted = usize::try_from(counted).unwrap_or(usize::MAX);
             if counted == wanted {
                 return Ok(Some(text));
             }
@@ -118,10 +132,6 @@ impl Prompter {
 
     fn word(&self, stream: &mut Stream) -> &str {
         self.words.get(stream.below(self.words.len())).map_or("", String::as_str)
-    }
-
-    fn count(&self, text: &str, with_special: bool) -> Result<u32, PromptError> {
-        count(&self.tokenizer, text, with_special)
     }
 }
 

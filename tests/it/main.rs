@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by its panic")]
 #![expect(clippy::disallowed_methods, reason = "tests have deadlines and are set up by variables")]
 
+mod bench;
 mod cli;
 mod engines;
 mod faults;

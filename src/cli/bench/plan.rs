@@ -1,0 +1,240 @@
+//! From the arguments of `bench` to plans for the load generator.
+
+use super::{BenchArguments, target};
+use crate::cli::input::{self, Refused};
+use crate::engine::def::{Endpoint, RequestShape};
+use crate::engine::request::{self, Draft};
+use crate::ids::Name;
+use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
+use crate::run::record::RequestRecord;
+use crate::seed::Seed;
+use crate::units::count_f64;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Longer than any benchmark by hand.
+const PHASE_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long prompts are, and how far that is known.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum PromptLength {
+    Exact {
+        tokenizer: PathBuf,
+    },
+    /// Words taken for tokens at this rate; `learnt` from the server's own count.
+    Words {
+        tokens_per_word: f64,
+        learnt: bool,
+    },
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(super) struct Bench {
+    target: target::Target,
+    path: String,
+    draft: Draft,
+    done_marker: bool,
+    keep_alive: Duration,
+    /// The endpoint by the name that readers of result files know.
+    pub(super) backend: String,
+    pub(super) model: String,
+    pub(super) users: u32,
+    pub(super) requests: Option<u32>,
+    duration: Duration,
+    pub(super) prompt_tokens: u32,
+    pub(super) output_tokens: u32,
+    warmup: u32,
+    pub(super) length: PromptLength,
+    seed: Seed,
+    request_deadline: Duration,
+    stall: Duration,
+}
+
+pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::Result<Bench> {
+    let target = target::read(&arguments.url)?;
+    let endpoint = endpoint(&arguments.endpoint)?;
+    let (mut shape, path) = shape(arguments, endpoint, folders)?;
+    if arguments.natural_length {
+        shape.force_length.clear();
+        if let Some(own) = &mut shape.generate {
+            own.force_length.clear();
+        }
+    }
+    count("--users", arguments.users)?;
+    count("--prompt-tokens", arguments.prompt_tokens)?;
+    let output_tokens = count("--output-tokens", arguments.output_tokens)?;
+    if let Some(requests) = arguments.requests {
+        count("--requests", requests)?;
+    }
+    let sampling = BTreeMap::from([("temperature".to_owned(), arguments.temperature)]);
+    let engine = arguments.engine.as_deref().unwrap_or("of this server");
+    let draft =
+        request::draft(engine, &shape, endpoint, &arguments.model, &sampling, output_tokens)
+            .map_err(|error| Refused::Argument { name: "--engine", why: error.to_string() })?;
+    let tokenizer = arguments.tokenizer.as_deref().map(tokenizer_file).transpose()?;
+    Ok(Bench {
+        path: target.path(&path),
+        target,
+        draft,
+        done_marker: shape.done_marker,
+        keep_alive: shape.keep_alive,
+        backend: match (endpoint, &arguments.engine) {
+            (Endpoint::Completions, _) => "openai".to_owned(),
+            (Endpoint::Chat, _) => "openai-chat".to_owned(),
+            (Endpoint::Generate, Some(engine)) => engine.clone(),
+            (Endpoint::Generate, None) => "generate".to_owned(),
+        },
+        model: arguments.model.clone(),
+        users: arguments.users,
+        requests: arguments.requests,
+        duration: arguments.duration.unwrap_or_default(),
+        prompt_tokens: arguments.prompt_tokens,
+        output_tokens: arguments.output_tokens,
+        warmup: arguments.warmup,
+        length: match tokenizer {
+            Some(tokenizer) => PromptLength::Exact { tokenizer },
+            None => PromptLength::Words { tokens_per_word: 1.0, learnt: false },
+        },
+        seed: Seed::new(arguments.seed),
+        request_deadline: arguments.request_deadline,
+        stall: arguments.stall_deadline,
+    })
+}
+
+fn count(name: &'static str, number: u32) -> Result<NonZeroU32, Refused> {
+    let why = || Refused::Argument { name, why: "must be at least 1".to_owned() };
+    NonZeroU32::new(number).ok_or_else(why)
+}
+
+fn endpoint(name: &str) -> Result<Endpoint, Refused> {
+    let known = Endpoint::ALL.map(Endpoint::name);
+    Endpoint::ALL.into_iter().find(|endpoint| endpoint.name() == name).ok_or_else(|| {
+        let help = crate::form::did_you_mean(name, &known, "endpoints:");
+        Refused::Argument { name: "--endpoint", why: format!("there is no {name:?}; {help}") }
+    })
+}
+
+/// The shape of requests and the endpoint's path.
+fn shape(
+    arguments: &BenchArguments,
+    endpoint: Endpoint,
+    folders: Vec<PathBuf>,
+) -> anyhow::Result<(RequestShape, String)> {
+    let refused = |name, why| Refused::Argument { name, why };
+    let Some(name) = &arguments.engine else {
+        let path = match endpoint {
+            Endpoint::Completions => "/v1/completions",
+            Endpoint::Chat => "/v1/chat/completions",
+            Endpoint::Generate => {
+                let why = "is needed for `generate`: its file says how requests are written";
+                return Err(refused("--engine", why.to_owned()).into());
+            }
+        };
+        return Ok((request::common_shape(), path.to_owned()));
+    };
+    let found = input::library(folders)?.find(name, &[], &input::disk());
+    let engine = found.map_err(|error| {
+        let help = error.help().map_or_else(String::new, |help| format!("; {help}"));
+        refused("--engine", format!("{error}{help}"))
+    })?;
+    let path = engine.endpoints.path(endpoint).map(str::to_owned).ok_or_else(|| {
+        refused("--endpoint", format!("engine `{name}` has no `{}`", endpoint.name()))
+    })?;
+    Ok((engine.request, path))
+}
+
+fn tokenizer_file(path: &Path) -> Result<PathBuf, Refused> {
+    let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+    match std::fs::File::open(&file) {
+        Ok(_) => Ok(file),
+        Err(cause) => Err(Refused::Unreadable { file, cause }),
+    }
+}
+
+impl Bench {
+    /// The warm-up; without a tokenizer one request at least, to learn how the server counts.
+    pub(super) fn warmup(&self, scratch: &Path) -> Option<LoadPlan> {
+        let learns = matches!(self.length, PromptLength::Words { .. });
+        let requests = self.warmup.max(u32::from(learns));
+        (requests > 0).then(|| LoadPlan {
+            users: self.users.min(requests),
+            min_requests: requests,
+            max_requests: Some(requests),
+            min_duration_ns: 0,
+            ..self.plan("warmup", scratch)
+        })
+    }
+
+    pub(super) fn measured(&self, scratch: &Path) -> LoadPlan {
+        self.plan("bench", scratch)
+    }
+
+    /// Takes from the server's own counts how many tokens a word makes.
+    pub(super) fn learn(&mut self, records: &[RequestRecord]) {
+        let PromptLength::Words { tokens_per_word, learnt } = &mut self.length else { return };
+        let (mut tokens, mut words) = (0_u64, 0_u64);
+        for record in records {
+            if let Some(reported) = record.prompt_tokens_reported {
+                tokens += u64::from(reported);
+                words += u64::from(record.prompt_tokens_asked);
+            }
+        }
+        if tokens > 0 && words > 0 {
+            *tokens_per_word *= count_f64(tokens) / count_f64(words);
+            *learnt = true;
+        }
+    }
+
+    fn plan(&self, name: &str, scratch: &Path) -> LoadPlan {
+        let phase = Name::new(name).unwrap_or_else(Name::warmup);
+        LoadPlan {
+            host: self.target.address.ip().to_string(),
+            port: self.target.address.port(),
+            authority: self.target.authority.clone(),
+            request: RequestPlan {
+                path: self.path.clone(),
+                draft: self.draft.clone(),
+                output_tokens: self.output_tokens,
+                done_marker: self.done_marker,
+            },
+            prompts: PromptPlan {
+                tokenizer: match &self.length {
+                    PromptLength::Exact { tokenizer } => Some(tokenizer.clone()),
+                    PromptLength::Words { .. } => None,
+                },
+                prompt_tokens: self.words(),
+                seed: self.seed.branch(name).value(),
+            },
+            users: self.users.min(self.requests.unwrap_or(u32::MAX)),
+            min_requests: self.requests.unwrap_or(0),
+            max_requests: self.requests,
+            min_duration_ns: nanoseconds(self.duration),
+            think_time_ns: 0,
+            phase_deadline_ns: nanoseconds(PHASE_DEADLINE),
+            request_deadline_ns: nanoseconds(self.request_deadline),
+            stall_ns: nanoseconds(self.stall),
+            keep_alive_ns: nanoseconds(self.keep_alive),
+            records: scratch.join(format!("{name}.frames")),
+            phase,
+        }
+    }
+
+    /// Tokens where they can be counted, else the words that should make as many.
+    fn words(&self) -> u32 {
+        match self.length {
+            PromptLength::Exact { .. } => self.prompt_tokens,
+            PromptLength::Words { tokens_per_word, .. } => {
+                let words = (f64::from(self.prompt_tokens) / tokens_per_word).round();
+                // From text, for a cast would hide what does not fit.
+                format!("{words:.0}").parse::<u32>().unwrap_or(self.prompt_tokens).max(1)
+            }
+        }
+    }
+}
+
+fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

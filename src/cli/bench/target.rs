@@ -1,0 +1,84 @@
+//! Where a server is: the parts of its URL that a request needs.
+
+use crate::cli::input::Refused;
+use reqwest::Url;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// A server's place, its name looked up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) address: std::net::SocketAddrV4,
+    /// As the request names it: host and port.
+    pub(super) authority: String,
+    /// Before every path, without its last slash.
+    pub(super) prefix: String,
+}
+
+pub(super) fn read(text: &str) -> Result<Target, Refused> {
+    let wrong = |why: String| Refused::Argument { name: "--url", why };
+    let url = Url::parse(text).map_err(|error| {
+        wrong(format!("{text:?} is no URL ({error}); such as http://127.0.0.1:8000"))
+    })?;
+    match url.scheme() {
+        "http" => {}
+        "https" => return Err(wrong("https is not supported yet; use http".to_owned())),
+        other => return Err(wrong(format!("{other:?} is not http"))),
+    }
+    let host = url.host_str().ok_or_else(|| wrong(format!("{text:?} names no host")))?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    let found = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| wrong(format!("cannot find the host {host}: {error}")))?;
+    let address = found.into_iter().find_map(|address| match address {
+        SocketAddr::V4(address) => Some(address),
+        SocketAddr::V6(_) => None,
+    });
+    let address = address.ok_or_else(|| wrong(format!("{host} has no IPv4 address")))?;
+    let prefix = url.path().trim_end_matches('/').to_owned();
+    Ok(Target { address, authority: format!("{host}:{port}"), prefix })
+}
+
+impl Target {
+    /// `path` below the URL; a `/v1` that both have stands once.
+    pub(super) fn path(&self, path: &str) -> String {
+        if path.starts_with(&format!("{}/", self.prefix)) {
+            return path.to_owned();
+        }
+        match (self.prefix.strip_suffix("/v1"), path.starts_with("/v1/")) {
+            (Some(before), true) => format!("{before}{path}"),
+            _ => format!("{}{path}", self.prefix),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_has_its_parts() {
+        for (url, authority, path) in [
+            ("http://127.0.0.1:8000", "127.0.0.1:8000", "/v1/completions"),
+            ("http://127.0.0.1:8000/", "127.0.0.1:8000", "/v1/completions"),
+            ("http://127.0.0.1/v1", "127.0.0.1:80", "/v1/completions"),
+            ("http://127.0.0.1:8000/proxy/v1/", "127.0.0.1:8000", "/proxy/v1/completions"),
+            ("http://127.0.0.1:8000/proxy", "127.0.0.1:8000", "/proxy/v1/completions"),
+        ] {
+            let target = read(url).unwrap();
+            assert_eq!(target.authority, authority, "{url}");
+            assert_eq!(target.path("/v1/completions"), path, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_said() {
+        for (url, why) in [
+            ("127.0.0.1:8000", "is no URL"),
+            ("ftp://127.0.0.1", "is not http"),
+            ("http://no-such-host.invalid:1", "cannot find the host"),
+        ] {
+            let error = read(url).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
