@@ -1,30 +1,30 @@
 //! One attempt, driven: waits for what happens next, lets `supervise::state` decide, does it.
+//!
+//! `Shell` holds what is under way; `probing` asks the engine, `load` drives the load process,
+//! `samplers` is where everything that samples beside it begins and ends.
 
+mod load;
+mod probing;
+mod samplers;
+
+use self::load::{Loading, next_load};
+use self::samplers::{SAMPLE_EVERY, Samplers};
 use super::finding::Finding;
 use super::progress::{Progress, Watcher};
 use crate::clock;
-use crate::load::frames;
-use crate::load::handle::LoadHandle;
-use crate::load::message::{LoadEvent, LoadPlan};
+use crate::load::message::LoadPlan;
 use crate::run::outcome::{EvidenceLine, TimelineEntry};
-use crate::run::phase::PhaseFacts;
-use crate::sample::memory::MemorySampler;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::guard::handle::GuardHandle;
 use crate::supervise::guard::message::{GuardEvent, GuardOrder, GuardSpec};
-use crate::supervise::ports::{self, Listener};
-use crate::supervise::probe::{self, ProbeTarget};
+use crate::supervise::ports;
+use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::{Action, Attempt, Event, Limits, State, Why};
 use crate::supervise::tree;
 use crate::units::MonoNs;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-
-const PROBE_EVERY: Duration = Duration::from_millis(200);
-const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// For the load process to close its streams and write what it has.
-const LOAD_STOP: Duration = Duration::from_secs(20);
 
 /// Everything an attempt needs, worked out beforehand.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub(crate) async fn run(
             event = shell.guard.next(), if !shell.guard_over => shell.guard_said(event),
             event = next_load(&mut shell.load) => shell.load_said(event).await,
             Some(event) = internal.recv() => event,
-            _ = samples.tick() => { shell.sample(); continue }
+            _ = samples.tick() => { shell.samplers.tick(shell.guard.pid()); continue }
             () = sleep(wait) => Event::Tick,
         };
         shell.take(event).await;
@@ -82,21 +82,7 @@ async fn asked_to_stop(stop: &mut StopRequests, seen: &mut u32) -> String {
     "stopped by the user".into()
 }
 
-async fn next_load(load: &mut Option<Loading>) -> Option<LoadEvent> {
-    match load {
-        Some(loading) => loading.handle.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// A load process at work.
-#[derive(Debug)]
-struct Loading {
-    handle: LoadHandle,
-    plan: LoadPlan,
-    warmup: bool,
-}
-
+/// What is under way in one attempt.
 struct Shell<'a> {
     plan: &'a AttemptPlan,
     dir: &'a AttemptDir,
@@ -108,7 +94,7 @@ struct Shell<'a> {
     events: mpsc::UnboundedSender<Event>,
     probe: Option<tokio::task::JoinHandle<()>>,
     stops_seen: u32,
-    memory: MemorySampler,
+    samplers: Samplers<'a>,
     began: MonoNs,
     launched_at: Option<MonoNs>,
     stopping_at: Option<MonoNs>,
@@ -137,7 +123,7 @@ impl<'a> Shell<'a> {
             events,
             probe: None,
             stops_seen: 0,
-            memory: MemorySampler::new(),
+            samplers: Samplers::begin(plan, dir),
             began,
             launched_at: None,
             stopping_at: None,
@@ -182,47 +168,6 @@ impl<'a> Shell<'a> {
         }
     }
 
-    async fn load_said(&mut self, event: Option<LoadEvent>) -> Event {
-        match event {
-            Some(LoadEvent::Started) => Event::Tick,
-            Some(LoadEvent::Tick(tick)) => {
-                self.watcher.say(Progress::Tick(tick));
-                Event::Tick
-            }
-            Some(LoadEvent::Done { facts }) => self.load_done(facts).await,
-            Some(LoadEvent::Broken { reason }) => {
-                self.load = None;
-                Event::LoadBroken { reason }
-            }
-            None => {
-                let how = match self.load.take() {
-                    Some(loading) => loading.handle.reap().await,
-                    None => None,
-                };
-                let how = how.unwrap_or_else(|| "it exited without a result".into());
-                Event::LoadBroken { reason: format!("the load generator failed: {how}") }
-            }
-        }
-    }
-
-    /// Keeps what a load process measured: its records become the phase's files.
-    async fn load_done(&mut self, facts: PhaseFacts) -> Event {
-        let Some(loading) = self.load.take() else { return Event::Tick };
-        let (end, records) = (facts.end, facts.records);
-        let plan = loading.plan.clone();
-        let warmup = loading.warmup;
-        loading.handle.reap().await;
-        match store(self.dir, &plan, &facts, warmup).await {
-            Ok(ok) => {
-                if !warmup {
-                    self.finding.phases.push(facts);
-                }
-                Event::LoadDone { end, ok, records }
-            }
-            Err(reason) => Event::LoadBroken { reason },
-        }
-    }
-
     async fn take(&mut self, event: Event) {
         let now = clock::now();
         let before = self.machine.clone();
@@ -242,13 +187,15 @@ impl<'a> Shell<'a> {
         if living && stopping {
             self.finding.during = self.describe(before);
             self.stopping_at = Some(now);
+            self.samplers.engine_stopping();
         }
         if !stopping {
             // An attempt shorter than the sampling interval has a figure, too.
-            self.sample();
+            self.samplers.tick(self.guard.pid());
         }
         if matches!(before, State::Proving) && !stopping {
             self.finding.time_to_ready = self.launched_at.map(|at| now.since(at));
+            self.samplers.engine_ready();
         }
         let what = self.describe(&self.machine.state);
         tracing::info!(attempt = self.plan.guard.marker, state = what, "state");
@@ -319,108 +266,10 @@ impl<'a> Shell<'a> {
         }
     }
 
-    fn abort_probe(&mut self) {
-        if let Some(probe) = self.probe.take() {
-            probe.abort();
-        }
-    }
-
-    fn spawn_probe(&mut self, generation: bool) {
-        self.abort_probe();
-        let (events, target) = (self.events.clone(), self.plan.probe.clone());
-        let (port, guard) = (self.plan.port, self.guard.pid());
-        let within = self.plan.limits.ready;
-        self.probe = Some(tokio::spawn(async move {
-            let client = match probe::client() {
-                Ok(client) => client,
-                Err(error) => {
-                    let reason = format!("cannot make an HTTP client: {error}");
-                    events.send(Event::LoadBroken { reason }).ok();
-                    return;
-                }
-            };
-            loop {
-                let event = match listens(port, guard).await {
-                    Some(refusal) => refusal,
-                    None if generation => match probe::generates(&client, &target, within).await {
-                        Ok(()) => Event::TokenGenerated,
-                        Err(reason) => Event::ProbeFailed { reason },
-                    },
-                    None => match probe::answers(&client, &target).await {
-                        Ok(()) => Event::EndpointAnswered,
-                        Err(reason) => Event::ProbeFailed { reason },
-                    },
-                };
-                let done = !matches!(event, Event::ProbeFailed { .. });
-                if events.send(event).is_err() || done {
-                    return;
-                }
-                sleep(PROBE_EVERY).await;
-            }
-        }));
-    }
-
-    async fn start_load(&mut self, plan: LoadPlan, warmup: bool) {
-        match LoadHandle::start(&plan).await {
-            Ok(handle) => self.load = Some(Loading { handle, plan, warmup }),
-            Err(error) => {
-                let reason = format!("cannot start the load generator: {error}");
-                self.events.send(Event::LoadBroken { reason }).ok();
-            }
-        }
-    }
-
-    /// Closes the streams and keeps the records, within a bound.
-    async fn stop_load(&mut self) {
-        let Some(loading) = &mut self.load else { return };
-        loading.handle.stop().await;
-        let facts = timeout(LOAD_STOP, async {
-            loop {
-                match loading.handle.next().await {
-                    Some(LoadEvent::Done { facts }) => return Some(facts),
-                    Some(_) => {}
-                    None => return None,
-                }
-            }
-        })
-        .await;
-        match facts {
-            Ok(Some(facts)) => {
-                self.load_done(facts).await;
-            }
-            Ok(None) | Err(_) => {
-                self.load = None; // Dropping the handle kills it.
-                tracing::warn!(attempt = self.plan.guard.marker, "load generator killed");
-                self.note("the load generator did not hand over its records".into());
-            }
-        }
-    }
-
     /// Strays that the guard could not see: none, unless the guard itself was killed.
     fn kill_marked(&mut self) {
         for process in tree::marked(&self.plan.guard.marker) {
             self.marked_killed += u32::from(tree::kill(&process));
-        }
-    }
-
-    fn spawn_port_check(&self) {
-        let (events, port) = (self.events.clone(), self.plan.port);
-        tokio::spawn(async move {
-            // The machine's own deadline bounds this.
-            while !ports::is_free(port) {
-                sleep(Duration::from_millis(20)).await;
-                if events.is_closed() {
-                    return;
-                }
-            }
-            events.send(Event::PortChecked).ok();
-        });
-    }
-
-    fn sample(&mut self) {
-        if let Some(guard) = self.guard.pid() {
-            let engine = tree::descendants(&tree::all(), guard);
-            self.memory.sample(&engine.iter().map(|process| process.pid).collect::<Vec<_>>());
         }
     }
 
@@ -435,61 +284,15 @@ impl<'a> Shell<'a> {
         self.kill_marked();
         timeout(Duration::from_secs(2), self.guard.reap()).await.ok();
         self.port_free = ports::is_free(self.plan.port);
+        let sampled = self.samplers.settle().await;
         let State::Ended { why } = self.machine.state else { return self.finding };
         Finding {
             why,
             port_free: self.port_free,
             marked_killed: self.marked_killed,
             stop_took: self.stopping_at.map(|at| clock::now().since(at)),
-            peak_memory_bytes: self.memory.peak_bytes(),
+            peak_memory_bytes: sampled.peak_memory_bytes,
             ..self.finding
         }
-    }
-}
-
-/// `None` when the port's listener is one of the engine's own processes.
-async fn listens(port: u16, guard: Option<i32>) -> Option<Event> {
-    let look = || {
-        let ours = guard.map(|guard| tree::descendants(&tree::all(), guard)).unwrap_or_default();
-        ports::listener(port, &ours)
-    };
-    match look() {
-        Listener::Ours => None,
-        Listener::Nobody => {
-            Some(Event::ProbeFailed { reason: format!("nobody listens on port {port} yet") })
-        }
-        Listener::Foreign => {
-            // The snapshots of sockets and processes are not of one instant: look twice.
-            sleep(PROBE_EVERY).await;
-            (look() == Listener::Foreign).then_some(Event::ForeignListener { port })
-        }
-    }
-}
-
-/// Turns a load process's frames into the phase's files; how many requests were ok.
-async fn store(
-    dir: &AttemptDir,
-    plan: &LoadPlan,
-    facts: &PhaseFacts,
-    warmup: bool,
-) -> Result<u64, String> {
-    let (dir, path, facts) = (dir.clone(), plan.records.clone(), facts.clone());
-    let work = move || {
-        let frames = frames::read(&path).map_err(|error| error.to_string())?;
-        if frames.torn {
-            return Err(format!("{} ends within a record", path.display()));
-        }
-        let records = frames.records;
-        let write = if warmup { AttemptDir::write_warmup } else { AttemptDir::write_phase };
-        write(&dir, &facts, &records).map_err(|error| error.to_string())?;
-        std::fs::remove_file(&path).ok();
-        let ok = |record: &&crate::run::record::RequestRecord| {
-            record.outcome == crate::run::record::RequestOutcome::Ok
-        };
-        Ok(records.iter().filter(ok).count() as u64)
-    };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(format!("the records could not be stored: {error}")),
     }
 }

@@ -1,0 +1,89 @@
+//! Asks an engine whether it serves, and whether its port is free, beside the event loop.
+//!
+//! What was met becomes an event; the machine's deadlines bound every question.
+
+use super::Shell;
+use crate::supervise::ports::{self, Listener};
+use crate::supervise::probe;
+use crate::supervise::state::Event;
+use crate::supervise::tree;
+use std::time::Duration;
+use tokio::time::sleep;
+
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+
+impl Shell<'_> {
+    pub(super) fn abort_probe(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            probe.abort();
+        }
+    }
+
+    pub(super) fn spawn_probe(&mut self, generation: bool) {
+        self.abort_probe();
+        let (events, target) = (self.events.clone(), self.plan.probe.clone());
+        let (port, guard) = (self.plan.port, self.guard.pid());
+        let within = self.plan.limits.ready;
+        self.probe = Some(tokio::spawn(async move {
+            let client = match probe::client() {
+                Ok(client) => client,
+                Err(error) => {
+                    let reason = format!("cannot make an HTTP client: {error}");
+                    events.send(Event::LoadBroken { reason }).ok();
+                    return;
+                }
+            };
+            loop {
+                let event = match listens(port, guard).await {
+                    Some(refusal) => refusal,
+                    None if generation => match probe::generates(&client, &target, within).await {
+                        Ok(()) => Event::TokenGenerated,
+                        Err(reason) => Event::ProbeFailed { reason },
+                    },
+                    None => match probe::answers(&client, &target).await {
+                        Ok(()) => Event::EndpointAnswered,
+                        Err(reason) => Event::ProbeFailed { reason },
+                    },
+                };
+                let done = !matches!(event, Event::ProbeFailed { .. });
+                if events.send(event).is_err() || done {
+                    return;
+                }
+                sleep(PROBE_EVERY).await;
+            }
+        }));
+    }
+
+    pub(super) fn spawn_port_check(&self) {
+        let (events, port) = (self.events.clone(), self.plan.port);
+        tokio::spawn(async move {
+            // The machine's own deadline bounds this.
+            while !ports::is_free(port) {
+                sleep(Duration::from_millis(20)).await;
+                if events.is_closed() {
+                    return;
+                }
+            }
+            events.send(Event::PortChecked).ok();
+        });
+    }
+}
+
+/// `None` when the port's listener is one of the engine's own processes.
+async fn listens(port: u16, guard: Option<i32>) -> Option<Event> {
+    let look = || {
+        let ours = guard.map(|guard| tree::descendants(&tree::all(), guard)).unwrap_or_default();
+        ports::listener(port, &ours)
+    };
+    match look() {
+        Listener::Ours => None,
+        Listener::Nobody => {
+            Some(Event::ProbeFailed { reason: format!("nobody listens on port {port} yet") })
+        }
+        Listener::Foreign => {
+            // The snapshots of sockets and processes are not of one instant: look twice.
+            sleep(PROBE_EVERY).await;
+            (look() == Listener::Foreign).then_some(Event::ForeignListener { port })
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What is sampled beside an attempt. Every sampler begins and ends here, and nowhere else.
+//!
+//! A sampler never decides how an attempt goes on and never makes the event loop wait: what takes
+//! time runs in a task of its own, which begins at one of the moments below and ends in `settle`.
+
+use super::AttemptPlan;
+use crate::load::message::LoadPlan;
+use crate::run::phase::PhaseFacts;
+use crate::sample::memory::MemorySampler;
+use crate::store::dirs::AttemptDir;
+use crate::supervise::tree;
+use std::time::Duration;
+
+/// How often `tick` is called.
+pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// The samplers of one attempt.
+pub(super) struct Samplers<'a> {
+    #[expect(dead_code, reason = "for samplers that ask the engine")]
+    plan: &'a AttemptPlan,
+    #[expect(dead_code, reason = "for samplers that write a file")]
+    dir: &'a AttemptDir,
+    memory: MemorySampler,
+}
+
+/// What they came to.
+#[derive(Debug)]
+pub(super) struct Sampled {
+    pub(super) peak_memory_bytes: Option<u64>,
+}
+
+impl<'a> Samplers<'a> {
+    /// The guard runs; the engine is being launched.
+    pub(super) fn begin(plan: &'a AttemptPlan, dir: &'a AttemptDir) -> Self {
+        Self { plan, dir, memory: MemorySampler::new() }
+    }
+
+    /// Once a second, and at each change of state while the engine is meant to live.
+    pub(super) fn tick(&mut self, guard: Option<i32>) {
+        if let Some(guard) = guard {
+            let engine = tree::descendants(&tree::all(), guard);
+            self.memory.sample(&engine.iter().map(|process| process.pid).collect::<Vec<_>>());
+        }
+    }
+
+    /// The engine has generated its first token; warm-up or the first phase comes next.
+    #[expect(clippy::unused_self, reason = "no sampler begins here yet")]
+    pub(super) fn engine_ready(&mut self) {}
+
+    /// A load process was started: the warm-up's or a phase's.
+    #[expect(clippy::unused_self, reason = "no sampler begins here yet")]
+    pub(super) fn load_started(&mut self, _plan: &LoadPlan, _warmup: bool) {}
+
+    /// It has said its last word: what it measured, or `None` if it ended without a result.
+    #[expect(clippy::unused_self, reason = "no sampler ends here yet")]
+    pub(super) fn load_ended(
+        &mut self,
+        _plan: &LoadPlan,
+        _warmup: bool,
+        _facts: Option<&PhaseFacts>,
+    ) {
+    }
+
+    /// The reason to stop has come; the engine is about to be told.
+    #[expect(clippy::unused_self, reason = "no sampler ends here yet")]
+    pub(super) fn engine_stopping(&mut self) {}
+
+    /// The attempt is over: every task ends here, within a bound.
+    #[expect(clippy::unused_async, reason = "tasks of samplers are awaited here")]
+    pub(super) async fn settle(self) -> Sampled {
+        Sampled { peak_memory_bytes: self.memory.peak_bytes() }
+    }
+}
