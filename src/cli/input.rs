@@ -4,6 +4,7 @@ use crate::daemon::reports::Origin;
 use crate::engine::library::Library;
 use crate::form::Problems;
 use crate::form::host::Disk;
+use crate::physics::gpu::GpuTable;
 use crate::store::dirs::RunDir;
 use crate::sweep::def::Sweep;
 use crate::sweep::parse;
@@ -62,7 +63,23 @@ pub(super) fn find_run(run: &Path, root: &Path) -> Result<RunDir, Refused> {
 }
 
 pub(super) fn library(folders: Vec<PathBuf>) -> anyhow::Result<Library> {
-    Ok(Library::load(folders).map_err(Refused::Wrong)?)
+    let library = Library::load(folders).map_err(Refused::Wrong)?;
+    Ok(match gpu_table()? {
+        Some(own) => library.with_gpus(own),
+        None => library,
+    })
+}
+
+/// The user's own GPUs, if there are any.
+fn gpu_table() -> Result<Option<GpuTable>, Refused> {
+    let Some(file) = base("XDG_CONFIG_HOME", ".config").map(|base| base.join("sweepd/gpus.toml"))
+    else {
+        return Ok(None);
+    };
+    if !file.exists() {
+        return Ok(None);
+    }
+    GpuTable::parse(&file, &read_text(&file)?).map(Some).map_err(Refused::Wrong)
 }
 
 pub(super) fn disk() -> Disk {

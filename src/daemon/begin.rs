@@ -5,8 +5,8 @@ use super::reports::PlanFile;
 use super::version;
 use crate::ids::{Name, RunId};
 use crate::run::FORMAT;
-use crate::sample::host;
-use crate::stats::data::{Fact, PhasePlan, SamplingParameter, Setup, VariantFacts};
+use crate::sample::{host, model};
+use crate::stats::data::{Fact, MachineFacts, PhasePlan, SamplingParameter, Setup, VariantFacts};
 use crate::store::control::{self, Change};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
@@ -62,7 +62,7 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         run: run.clone(),
         sweep: sweep.name.clone(),
         setup: setup(sweep),
-        variants: sweep.variants.iter().map(variant_facts).collect(),
+        variants: sweep.variants.iter().map(|variant| variant_facts(sweep, variant)).collect(),
         phases: sweep.phases.iter().map(phase).collect(),
         planned: plan(sweep),
         origin: Some(order.origin.clone()),
@@ -101,8 +101,19 @@ fn setup(sweep: &Sweep) -> Setup {
     }
 }
 
-fn variant_facts(variant: &Variant) -> VariantFacts {
+/// The model's files are read here, once, for what they weigh.
+fn machine(sweep: &Sweep, variant: &Variant) -> MachineFacts {
+    let shape = model::shape(&variant.model.path);
+    MachineFacts {
+        hardware: sweep.hardware.clone(),
+        shape: shape.as_ref().ok().copied(),
+        shape_unknown: shape.err().map(|why| why.to_string()),
+    }
+}
+
+fn variant_facts(sweep: &Sweep, variant: &Variant) -> VariantFacts {
     VariantFacts {
+        machine: machine(sweep, variant),
         name: variant.name.clone(),
         engine: variant.engine.name.clone(),
         engine_version: None,

@@ -1,4 +1,5 @@
-//! Finding an engine by its name: the sweep's own file, then the user's folders, then built in.
+//! Finding an engine by its name: the sweep's own file, then the user's folders, then built in;
+//! and GPUs by theirs.
 //!
 //! A file is read when its engine is asked for: a broken file that nobody uses stops nobody.
 
@@ -8,17 +9,19 @@ use super::parse::parse;
 use crate::form::host::Host;
 use crate::form::{Problems, did_you_mean};
 use crate::ids::Name;
+use crate::physics::gpu::GpuTable;
 use std::path::{Path, PathBuf};
 
 // Writes `BUILT_IN: &[(name, text)]` and `COMMON`, from the files in `engines/`.
 include!(concat!(env!("OUT_DIR"), "/engines.rs"));
 
-/// The engines that can be named.
+/// The engines and GPUs that can be named.
 #[derive(Clone, Debug)]
 pub(crate) struct Library {
     /// An engine in an earlier folder hides one of the same name in a later one.
     folders: Vec<PathBuf>,
     common: Common,
+    gpus: GpuTable,
 }
 
 /// Why there is no engine of that name.
@@ -35,7 +38,16 @@ pub(crate) enum LibraryError {
 impl Library {
     pub(crate) fn load(folders: Vec<PathBuf>) -> Result<Self, Problems> {
         let common = Common::parse(Path::new("engines/common.toml"), COMMON)?;
-        Ok(Self { folders, common })
+        Ok(Self { folders, common, gpus: GpuTable::built_in()? })
+    }
+
+    /// With the GPUs of a user's own table.
+    pub(crate) fn with_gpus(self, own: GpuTable) -> Self {
+        Self { gpus: self.gpus.and(own), ..self }
+    }
+
+    pub(crate) const fn gpus(&self) -> &GpuTable {
+        &self.gpus
     }
 
     #[cfg(test)]

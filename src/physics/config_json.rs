@@ -157,7 +157,7 @@ impl Config {
             heads,
             kv_heads: self.optional("num_key_value_heads")?.unwrap_or(heads),
             head_dim,
-            kv_number_bytes: whole(self.number_bits()? / 8.0),
+            kv_number_bits: whole(self.number_bits()?),
             window,
         };
         attention.check(FILE)?;
@@ -305,7 +305,7 @@ mod tests {
             let shape = shape(text).unwrap();
             assert_eq!(shape.parameters, parameters);
             assert_eq!(shape.active_parameters, active, "{parameters}");
-            assert_eq!(shape.attention.kv_bytes_per_token(), kv_bytes, "{parameters}");
+            assert_eq!(2 * shape.attention.kv_numbers_per_token(), kv_bytes, "{parameters}");
             assert_eq!(shape.weight_bytes, 2 * parameters);
         }
     }
@@ -348,7 +348,7 @@ mod tests {
         safetensors::add(&mut &safetensors::tests::file(&header)[..], &mut tensors).unwrap();
         let shape = config.shape_of_tensors(&tensors).unwrap();
         assert_eq!((shape.parameters, shape.weight_bytes), (1610, 3240));
-        assert_eq!(shape.attention.kv_bytes_per_token(), 131_072);
+        assert_eq!(2 * shape.attention.kv_numbers_per_token(), 131_072);
         assert_eq!(shape.source, ShapeSource::Safetensors);
     }
 

@@ -15,8 +15,8 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const MOST_ENTRIES: u64 = 1 << 20;
 const LONGEST_TEXT: u64 = 1 << 24;
 const MOST_ITEMS: u64 = 1 << 26;
-/// Bytes of a number in the KV cache unless the engine is told otherwise: f16.
-const KV_NUMBER_BYTES: u64 = 2;
+/// Of a number in the KV cache unless the engine is told otherwise: f16.
+const KV_NUMBER_BITS: u64 = 16;
 
 /// Values that matter here; others are read over.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,7 +108,7 @@ impl Metadata {
                 other => Err(other),
             })?,
             head_dim: key_length,
-            kv_number_bytes: KV_NUMBER_BYTES,
+            kv_number_bits: KV_NUMBER_BITS,
             window: self.own("attention.sliding_window").ok().filter(|window| *window > 0),
         })
     }
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(shape.weight_bytes, 1280 + 680 + 8192 + 256);
         assert_eq!((shape.lookup_parameters, shape.head_parameters), (640, 640));
         assert_eq!(shape.attention.head_dim, 16);
-        assert_eq!(shape.attention.kv_bytes_per_token(), 2 * 2 * 2 * 16 * 2);
+        assert_eq!(shape.attention.kv_numbers_per_token(), 2 * 2 * 2 * 16);
         assert_eq!(shape.expert_share, 1.0);
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Hardware {
     pub(crate) gpu: Gpu,
     /// GPUs that one engine uses together.
     pub(crate) count: u32,
+    /// Of a number in the KV cache, where the engine was told another format than the model's.
+    pub(crate) kv_cache_bits: Option<u32>,
 }
 
 impl Hardware {
@@ -207,7 +209,8 @@ mod tests {
     #[test]
     fn the_a40_is_the_one_of_its_data_sheet() {
         let table = table();
-        let a40 = Hardware { gpu: table.find("A40").unwrap().clone(), count: 2 };
+        let a40 =
+            Hardware { gpu: table.find("A40").unwrap().clone(), count: 2, kv_cache_bits: None };
         assert_eq!(a40.fp16_flops_per_s(), 299.4e12);
         assert_eq!(a40.bandwidth_bytes_per_s(), 1392e9);
         assert_eq!((a40.gpu.memory_gb, a40.gpu.power_w), (Some(48.0), Some(300.0)));

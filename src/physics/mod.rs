@@ -9,8 +9,6 @@
 //! experts a batch touches, whether a cache is shared) is taken as if it cost nothing, so that a
 //! number above a limit is impossible and not only unlikely.
 
-#![cfg_attr(not(test), expect(dead_code, reason = "the report's section on hardware comes next"))]
-
 pub(crate) mod config_json;
 pub(crate) mod gguf;
 pub(crate) mod gpu;

@@ -8,9 +8,11 @@
 //! * Bytes of a decode step with b requests at context c: W + b c K. W: weights without the embedding
 //!   lookup; of routed experts at least the share that one token takes; K: KV bytes of a token.
 //! * MFU: FLOPs that the delivered tokens needed / (time x FP16 peak), prefill and decode apart.
-//! * MBU: bytes that had to be read / (time x peak bandwidth). A step's weights are shared by its
-//!   batch, of which only bounds are known: at most all users decode together (fewest reads), and
-//!   no stream gets a token in less than a step (one step each mean TPOT: most reads).
+//! * MBU: bytes that had to be read / (time x peak bandwidth), in bounds. While anything decodes,
+//!   steps follow one another at least as fast as a stream's tokens, so there is at least a step
+//!   each mean TPOT; without a TPOT, at least one for every `users` tokens. At most, every prefill
+//!   reads the weights once more, and a batch touches as many experts as even choice makes likely.
+//!   (A load with pauses in which nothing decodes reads less than the least given here.)
 //! * Roofline of a closed loop of b users: OSL tokens a request in no less time than
 //!   max(bytes / bandwidth, FLOPs / peak) with all b in every step.
 //! * Floors: TTFT >= max(prefill FLOPs / peak, W / bandwidth), TPOT >= (W + c K) / bandwidth.
@@ -66,9 +68,9 @@ pub(crate) struct Against {
     pub(crate) mfu: f64,
     pub(crate) mfu_prefill: f64,
     pub(crate) mfu_decode: f64,
-    /// With all users in every step.
+    /// Decode steps alone.
     pub(crate) mbu_least: f64,
-    /// With a step for each mean TPOT; absent without a TPOT.
+    /// With a pass over the weights for each prefill; absent without a TPOT.
     pub(crate) mbu_most: Option<f64>,
     pub(crate) roofline_tokens_per_s: f64,
     pub(crate) roofline_share: f64,
@@ -92,6 +94,7 @@ pub(crate) enum Figure {
     OutputTokensPerS,
     TpotMs,
     TtftMs,
+    ReadBytesPerS,
 }
 
 impl Machine<'_> {
@@ -137,7 +140,14 @@ impl Machine<'_> {
 
     /// Keys and values that a token at this context reads.
     pub(crate) fn kv_bytes(&self, context: f64) -> f64 {
-        count_f64(self.shape.attention.kv_bytes_per_token()) * self.seen(context)
+        self.kv_bytes_per_token() * self.seen(context)
+    }
+
+    /// In the number format that the KV cache really has, as far as anybody said.
+    pub(crate) fn kv_bytes_per_token(&self) -> f64 {
+        let attention = &self.shape.attention;
+        let bits = self.hardware.kv_cache_bits.map_or(attention.kv_number_bits, u64::from);
+        count_f64(attention.kv_numbers_per_token()) * count_f64(bits) / 8.0
     }
 
     fn ceiling(&self) -> f64 {
@@ -152,6 +162,7 @@ impl Machine<'_> {
     }
 
     /// The most tokens a second of a batch that only decodes.
+    #[cfg(test)]
     pub(crate) fn decode_roofline(&self, batch: f64, context: f64) -> f64 {
         batch / self.step_floor_s(batch, context)
     }
@@ -195,11 +206,13 @@ impl Machine<'_> {
         let mfu_decode = decoded_per_s * self.decode_flops(context) / peak;
         let kv_per_s = decoded_per_s * self.kv_bytes(context);
         let users = f64::from(of.users.max(1));
-        let least = decoded_per_s / users * self.least_weight_bytes() + kv_per_s;
-        let most = of.mean_tpot_ms.filter(|tpot| *tpot > 0.0).map(|tpot| {
-            let steps_per_s = 1e3 / tpot;
-            let batch = (decoded_per_s / steps_per_s).min(users);
-            steps_per_s * self.likely_weight_bytes(batch) + kv_per_s
+        let by_tpot = of.mean_tpot_ms.filter(|tpot| *tpot > 0.0).map(|tpot| 1e3 / tpot);
+        // Never more steps than tokens: an engine that idles between requests makes none.
+        let steps_per_s = by_tpot.unwrap_or(decoded_per_s / users).min(decoded_per_s);
+        let least = steps_per_s * self.least_weight_bytes() + kv_per_s;
+        let most = by_tpot.map(|_| {
+            let weights = self.likely_weight_bytes((decoded_per_s / steps_per_s).min(users));
+            ((steps_per_s + requests_per_s) * weights + kv_per_s).min(bandwidth)
         });
         let (roofline, roofline_bound) = self.roofline(of);
         let mut against = Against {
@@ -215,13 +228,13 @@ impl Machine<'_> {
             ttft_floor_ms: self.ttft_floor_s(of.least_isl, 0.0) * 1e3,
             impossible: Vec::new(),
         };
-        against.impossible = against.found(of);
+        against.impossible = against.found(of, bandwidth);
         Some(against)
     }
 }
 
 impl Against {
-    fn found(&self, of: &Measured) -> Vec<Impossible> {
+    fn found(&self, of: &Measured, bandwidth: f64) -> Vec<Impossible> {
         let floor = |figure, measured: Option<f64>, limit: f64| {
             let measured = measured.filter(|measured| *measured < limit)?;
             Some(Impossible { figure, measured, limit })
@@ -231,12 +244,20 @@ impl Against {
             measured: of.most_tokens_per_s,
             limit: self.roofline_tokens_per_s,
         });
+        let read = self.mbu_least * bandwidth;
+        // Too many tokens a second are too many bytes a second: that is said once.
+        let reads = (above.is_none() && self.mbu_least > 1.0).then_some(Impossible {
+            figure: Figure::ReadBytesPerS,
+            measured: read,
+            limit: bandwidth,
+        });
         // Of few tokens, one that was delivered late would make the gaps look short.
         let tpot = of.min_tpot_ms.filter(|_| of.osl >= LEAST_TPOT_TOKENS);
         above
             .into_iter()
             .chain(floor(Figure::TpotMs, tpot, self.tpot_floor_ms))
             .chain(floor(Figure::TtftMs, of.min_ttft_ms, self.ttft_floor_ms))
+            .chain(reads)
             .collect()
     }
 }
@@ -257,7 +278,7 @@ mod tests {
 
     fn a40(count: u32) -> Hardware {
         let table = GpuTable::built_in().unwrap_or_else(|problems| panic!("{problems}"));
-        Hardware { gpu: table.find("A40").unwrap().clone(), count }
+        Hardware { gpu: table.find("A40").unwrap().clone(), count, kv_cache_bits: None }
     }
 
     fn model(text: &str) -> ModelShape {
@@ -344,9 +365,16 @@ mod tests {
         let (hardware, shape) = (a40(1), eight());
         let machine = Machine { hardware: &hardware, shape: &shape };
         let got = machine.against(&Measured { mean_tpot_ms: Some(40.0), ..SEED }).unwrap();
-        // KV: 1631.2 tokens/s x 256 x 131,072 B = 54.7 GB/s; weights: 16.3 to 25 steps a second.
-        close(got.mbu_least, (1631.2 / 100.0 * 15.009_849 + 54.735) / 696.0);
-        close(got.mbu_most.unwrap(), (25.0 * 15.009_849 + 54.735) / 696.0);
+        // KV: 1631.2 tokens/s x 256 x 131,072 B = 54.7 GB/s; weights: 25 steps a second, and at most
+        // 6.4 prefills besides.
+        close(got.mbu_least, (25.0 * 15.009_849 + 54.735) / 696.0);
+        close(got.mbu_most.unwrap(), ((25.0 + 1637.6 / 256.0) * 15.009_849 + 54.735) / 696.0);
+        let got = machine.against(&SEED).unwrap();
+        close(got.mbu_least, (16.312 * 15.009_849 + 54.735) / 696.0);
+        assert_eq!(got.mbu_most, None);
+        // A mean TPOT of 22 ms is above the floor, but not with the KV cache of 36 streams in each step.
+        let got = machine.against(&Measured { mean_tpot_ms: Some(22.0), ..SEED }).unwrap();
+        assert_eq!(got.impossible[0].figure, Figure::ReadBytesPerS, "{got:?}");
     }
 
     /// A small batch of a mixture reads few experts, a large one all of them.

@@ -37,6 +37,16 @@ pub(crate) enum ShapeSource {
     Gguf,
 }
 
+impl ShapeSource {
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Config => "computed from config.json",
+            Self::Safetensors => "counted in the safetensors headers",
+            Self::Gguf => "counted in the GGUF header",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ModelShape {
     pub(crate) source: ShapeSource,
@@ -67,16 +77,16 @@ pub(crate) struct Attention {
     pub(crate) heads: u64,
     pub(crate) kv_heads: u64,
     pub(crate) head_dim: u64,
-    /// Bytes of one number in the KV cache, as the model's own number format has it.
-    pub(crate) kv_number_bytes: u64,
+    /// Of one number in the KV cache, as the model's own number format has it.
+    pub(crate) kv_number_bits: u64,
     /// Positions beyond this many back are not looked at.
     pub(crate) window: Option<u64>,
 }
 
 impl Attention {
     /// Keys and values of all layers.
-    pub(crate) const fn kv_bytes_per_token(&self) -> u64 {
-        2 * self.layers * self.kv_heads * self.head_dim * self.kv_number_bytes
+    pub(crate) const fn kv_numbers_per_token(&self) -> u64 {
+        2 * self.layers * self.kv_heads * self.head_dim
     }
 
     pub(super) fn check(&self, file: &'static str) -> Result<(), ShapeError> {
@@ -85,7 +95,7 @@ impl Attention {
             ("attention heads", self.heads, MOST_WIDTH),
             ("KV heads", self.kv_heads, self.heads),
             ("head width", self.head_dim, MOST_WIDTH),
-            ("bytes a KV number", self.kv_number_bytes, 8),
+            ("bits a KV number", self.kv_number_bits, 64),
         ];
         for (what, value, most) in positive {
             if value == 0 || value > most {

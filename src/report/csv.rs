@@ -3,6 +3,7 @@
 //! One row for every variant and phase over all trials (`scope` is `all_trials`), and one for each
 //! of its trials (`trial`). Units are in the column names; what is absent is an empty field.
 
+use crate::physics::roofline::Against;
 use crate::report::sections::wire_name;
 use crate::run::record::RequestOutcome;
 use crate::stats::cell::{Cell, Throughput};
@@ -52,6 +53,9 @@ fn over_trials(summary: &Summary, cell: &Cell) -> Row {
     row.number("ttft_jitter_ms", cell.ttft_jitter_ms);
     row.number("output_tokens_per_chunk", cell.output_tokens_per_chunk);
     counts(&mut row, &cell.requests, &cell.tokens, cell.censoring, &cell.client);
+    let mut of_cell = summary.against_hardware.iter();
+    let of_cell = of_cell.find(|against| cell.is(&against.variant, &against.phase));
+    hardware(&mut row, of_cell.map(|cell| &cell.against));
     row
 }
 
@@ -68,7 +72,18 @@ fn one_trial(summary: &Summary, cell: &Cell, trial: &PhaseTrial) -> Row {
     row.number("ttft_jitter_ms", jitter);
     row.number("output_tokens_per_chunk", trial.tokens.per_chunk());
     counts(&mut row, &trial.requests, &trial.tokens, trial.censoring, &trial.client);
+    hardware(&mut row, None);
     row
+}
+
+/// Figures of a cell: a trial has none of its own.
+fn hardware(row: &mut Row, against: Option<&Against>) {
+    row.number("mfu", against.map(|against| against.mfu));
+    row.number("mfu_prefill", against.map(|against| against.mfu_prefill));
+    row.number("mbu_least", against.map(|against| against.mbu_least));
+    row.number("mbu_most", against.and_then(|against| against.mbu_most));
+    row.number("roofline_tokens_per_s", against.map(|against| against.roofline_tokens_per_s));
+    row.number("roofline_share", against.map(|against| against.roofline_share));
 }
 
 fn identity(summary: &Summary, cell: &Cell, scope: &str) -> Row {

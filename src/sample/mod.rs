@@ -2,5 +2,4 @@
 
 pub(crate) mod host;
 pub(crate) mod memory;
-#[cfg_attr(not(test), expect(dead_code, reason = "the report's section on hardware comes next"))]
 pub(crate) mod model;

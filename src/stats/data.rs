@@ -4,6 +4,8 @@
 //! the sweep in the order of running, `trials` only those with an outcome.
 
 use crate::ids::{Name, RunId};
+use crate::physics::gpu::Hardware;
+use crate::physics::shape::ModelShape;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
@@ -72,7 +74,7 @@ pub(crate) struct SamplingParameter {
     pub(crate) value: f64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct VariantFacts {
     pub(crate) name: Name,
     pub(crate) engine: Name,
@@ -82,6 +84,17 @@ pub(crate) struct VariantFacts {
     /// The name under which the model was served.
     pub(crate) model: String,
     pub(crate) params: Vec<Fact>,
+    #[serde(default)]
+    pub(crate) machine: MachineFacts,
+}
+
+/// What a variant's figures are held against, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MachineFacts {
+    pub(crate) hardware: Option<Hardware>,
+    pub(crate) shape: Option<ModelShape>,
+    /// Why there is no shape.
+    pub(crate) shape_unknown: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! Made-up data for tests: requests and phases with round times, and one whole run.
 
 use crate::ids::{Name, RunId, TrialId};
+use crate::physics::config_json::Config;
+use crate::physics::gpu::{Gpu, Hardware};
 use crate::run::outcome::{
     AttemptOutcome, Ending, EvidenceLine, ExitStatus, Failure, FailureKind, PhaseSource, Teardown,
     TeardownVerdict, TrialOutcome,
@@ -8,7 +10,8 @@ use crate::run::outcome::{
 use crate::run::phase::{ClientCost, PhaseEnd, PhaseFacts};
 use crate::run::record::{Chunk, RequestOutcome, RequestRecord};
 use crate::stats::data::{
-    Fact, PhaseData, PhasePlan, RunData, SamplingParameter, Setup, TrialData, VariantFacts,
+    Fact, MachineFacts, PhaseData, PhasePlan, RunData, SamplingParameter, Setup, TrialData,
+    VariantFacts,
 };
 use crate::sweep::def::{Endpoint, PlannedTrial};
 use crate::units::{ClockAnchor, MonoNs};
@@ -181,6 +184,7 @@ fn variant(label: &str, slots: u32) -> VariantFacts {
         simulated: true,
         model: "tiny".into(),
         params: vec![Fact { name: "slots".into(), value: slots.to_string() }],
+        machine: MachineFacts::default(),
     }
 }
 
@@ -283,4 +287,28 @@ pub(crate) fn run() -> RunData {
         trials: trials(),
         version_changes: Vec::new(),
     }
+}
+
+/// The made-up run on one GPU of this bandwidth, with an 8B model.
+pub(crate) fn with_a_machine(mut run: RunData, bandwidth_gb_s: f64) -> RunData {
+    let config = Config::parse(include_bytes!("../physics/models/8b.json")).unwrap();
+    let gpu = Gpu {
+        name: "Z9".into(),
+        fp16_tflops: 2000.0,
+        fp8_tflops: None,
+        int8_tops: None,
+        memory_gb: None,
+        bandwidth_gb_s,
+        power_w: None,
+        throttle_c: None,
+        source: "made up".into(),
+    };
+    for variant in &mut run.variants {
+        variant.machine = MachineFacts {
+            hardware: Some(Hardware { gpu: gpu.clone(), count: 1, kv_cache_bits: None }),
+            shape: config.shape().ok(),
+            shape_unknown: None,
+        };
+    }
+    run
 }

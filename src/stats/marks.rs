@@ -28,6 +28,7 @@ pub(crate) const SEND_LAG_LIMIT_MS: f64 = 10.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MarkCode {
+    AboveRoofline,
     PhaseUnfinished,
     PhaseDeadline,
     RecordsLost,

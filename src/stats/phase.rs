@@ -64,6 +64,9 @@ pub(crate) struct Tokens {
     pub(crate) output: u64,
     /// Requests for which the server reported no output count.
     pub(crate) usage_missing: u64,
+    /// The fewest prompt tokens that a request had computed, those from the cache left out.
+    #[serde(default)]
+    pub(crate) prompt_computed_least: Option<u64>,
     /// Requests whose prompt count could be compared, and those that differed.
     pub(crate) prompt_compared: u64,
     pub(crate) prompt_mismatched: u64,
@@ -209,6 +212,10 @@ impl Tokens {
         for record in records.iter().filter(|record| record.outcome == RequestOutcome::Ok) {
             got.text_chunks += count(text_chunks(record).len());
             got.prompt += u64::from(record.prompt_tokens_reported.unwrap_or(0));
+            let computed = record.prompt_tokens_reported.map(|prompt| {
+                u64::from(prompt.saturating_sub(record.cached_tokens_reported.unwrap_or(0)))
+            });
+            got.prompt_computed_least = least(got.prompt_computed_least, computed);
             let expected = record.prompt_tokens_expected.zip(record.prompt_tokens_reported);
             got.prompt_compared += u64::from(expected.is_some());
             got.prompt_mismatched += u64::from(expected.is_some_and(|(a, b)| a != b));
@@ -230,6 +237,7 @@ impl Tokens {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.prompt += other.prompt;
+        self.prompt_computed_least = least(self.prompt_computed_least, other.prompt_computed_least);
         self.output += other.output;
         self.usage_missing += other.usage_missing;
         self.prompt_compared += other.prompt_compared;
@@ -274,6 +282,13 @@ impl Client {
         self.clock_steps += other.clock_steps;
         self.clock_step_requests += other.clock_step_requests;
         self.phases_without_kernel_stamps += other.phases_without_kernel_stamps;
+    }
+}
+
+fn least(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
     }
 }
 

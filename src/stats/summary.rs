@@ -8,6 +8,7 @@ use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
 use crate::stats::cell::Cell;
 use crate::stats::compare::{self, Ratio};
 use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFacts};
+use crate::stats::hardware::{self, CellAgainst};
 use crate::stats::interval::OverTrials;
 use crate::stats::marks::{self, Mark};
 use crate::stats::phase::PhaseTrial;
@@ -27,6 +28,9 @@ pub(crate) struct Summary {
     /// By phase, within it by variant, both in the order of the sweep.
     pub(crate) cells: Vec<Cell>,
     pub(crate) ratios: Vec<Ratio>,
+    /// Measured cells of variants whose hardware and model are known, in the order of the cells.
+    #[serde(default)]
+    pub(crate) against_hardware: Vec<CellAgainst>,
     /// Every planned trial in the order of running.
     pub(crate) trials: Vec<TrialSummary>,
     pub(crate) marks: Vec<Mark>,
@@ -107,6 +111,9 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         .flat_map(|phase| run.variants.iter().map(move |variant| cell(run, &variant.name, phase)))
         .collect();
     let trials = trials(run, &cells);
+    let against_hardware = hardware::against(run, &cells);
+    let mut marks = marks::marks(&cells, &trials, &run.version_changes);
+    marks.splice(0..0, hardware::marks(&against_hardware));
     Summary {
         format: crate::run::FORMAT,
         run: run.run.clone(),
@@ -121,7 +128,8 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         variants: run.variants.iter().map(|facts| variant(facts, &trials)).collect(),
         phases: run.phases.clone(),
         ratios: compare::ratios(&cells),
-        marks: marks::marks(&cells, &trials, &run.version_changes),
+        marks,
+        against_hardware,
         cells,
         trials,
     }

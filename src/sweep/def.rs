@@ -3,6 +3,7 @@
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
+use crate::physics::gpu::Hardware;
 use crate::seed::Seed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,8 @@ pub(crate) struct Sweep {
     pub(crate) warmup: Warmup,
     pub(crate) phases: Vec<Phase>,
     pub(crate) deadlines: Deadlines,
+    /// As the sweep says; what a driver says goes first.
+    pub(crate) hardware: Option<Hardware>,
 }
 
 /// One engine with one set of parameters and one model.

@@ -2,6 +2,7 @@
 //! through `form::host` only.
 
 pub(crate) mod def;
+mod hardware;
 mod load;
 pub(crate) mod parse;
 pub(crate) mod plan;

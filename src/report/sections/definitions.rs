@@ -4,7 +4,7 @@ use crate::report::block::Block;
 use crate::stats::quantile::Percentile;
 use crate::stats::summary::Summary;
 
-pub(super) fn blocks(_: &Summary) -> Vec<Block> {
+pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let floors: Vec<String> = Percentile::ALL
         .iter()
         .map(|percentile| format!("{} {}", percentile.name(), percentile.floor()))
@@ -17,6 +17,10 @@ pub(super) fn blocks(_: &Summary) -> Vec<Block> {
     let mut terms: Vec<(String, String)> =
         TERMS.iter().map(|(term, meaning)| ((*term).to_owned(), (*meaning).to_owned())).collect();
     terms.push(("Percentiles".to_owned(), percentiles));
+    if !summary.against_hardware.is_empty() {
+        let own = |(term, meaning): &(&str, &str)| ((*term).to_owned(), (*meaning).to_owned());
+        terms.extend(PHYSICS.iter().map(own));
+    }
     vec![Block::Terms(terms)]
 }
 
@@ -74,5 +78,32 @@ const TERMS: [(&str, &str); 13] = [
     (
         "Warm-up",
         "its requests come before the first phase of each launch, from prompts of their own, and are in no figure.",
+    ),
+];
+
+/// Said where figures are held against hardware.
+const PHYSICS: [(&str, &str); 4] = [
+    (
+        "MFU",
+        "FLOPs of the delivered tokens / (time x FP16 dense peak). A decoded token at context c takes 2 N + 4 L H D c; \
+         a prefill of P tokens 2 (N - N_head) P + 2 N_head + 4 L H D P (P + 1) / 2. N: parameters at work on a token, \
+         without the embedding lookup; L layers, H heads of width D.",
+    ),
+    (
+        "MBU",
+        "bytes that decoding had to read / (time x peak bandwidth): W for each step and K c for each token at context \
+         c. W: weights without the embedding lookup (of experts, those that were chosen), K: KV bytes of a token. \
+         Least: a step each mean TPOT, for steps follow one another no slower than a stream's tokens. Most: a pass \
+         over the weights for every prefill besides.",
+    ),
+    (
+        "Roofline",
+        "OSL / max(bytes / bandwidth, FLOPs / peak) of one request, its weights shared by all users and its prefill's \
+         reads left out: a bound that no scheduler can pass. Peak: the fastest arithmetic for such weights.",
+    ),
+    (
+        "Floors",
+        "TPOT: (W + K c) / bandwidth, at the shortest prompt. TTFT: max(prefill FLOPs / peak, W / bandwidth), of the \
+         fewest prompt tokens that a request had computed. Both take one token a step: speculative decoding may pass them.",
     ),
 ];

@@ -5,6 +5,7 @@ mod compare;
 mod definitions;
 mod engine;
 mod failures;
+mod hardware;
 pub(crate) mod headline;
 mod latency;
 mod reproduction;
@@ -38,6 +39,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Throughput", render: throughput::blocks },
     Section { title: "Latency", render: latency::blocks },
     Section { title: "Speed for one user", render: speed::blocks },
+    Section { title: "Against the hardware", render: hardware::blocks },
     Section { title: "Trial by trial", render: trials::blocks },
     Section { title: "Requests by class", render: requests::blocks },
     Section { title: "Engines", render: engine::blocks },

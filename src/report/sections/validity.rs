@@ -46,6 +46,9 @@ fn place(mark: &Mark) -> (MarkCode, Option<&Name>, Option<&Name>) {
 
 fn meaning(code: MarkCode) -> &'static str {
     match code {
+        MarkCode::AboveRoofline => {
+            "a figure beyond what this GPU can do with this model: the hardware or the model is not the one named, a              cache or speculation did the work, or the measurement is wrong. Do not use it before that is known."
+        }
         MarkCode::PhaseUnfinished => {
             "the phase broke off in this trial, so its throughput and latencies are left out of every figure."
         }
