@@ -97,6 +97,27 @@ pub(super) fn runs_folder() -> PathBuf {
     base("XDG_STATE_HOME", ".local/state").unwrap_or_default().join("sweepd/runs")
 }
 
+/// The driver's library, where it is not to be the system's.
+pub(super) fn nvml() -> crate::gpu::client::Nvml {
+    let library = env::var_os("SWEEPD_NVML_LIBRARY").filter(|path| !path.is_empty());
+    crate::gpu::client::Nvml { library: library.map(PathBuf::from) }
+}
+
+/// What all of this machine's sweepds share while it is up: leases of GPUs, things to be undone.
+/// Root's is the machine's; another user's is that user's own.
+pub(super) fn shared_folder() -> PathBuf {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    if let Some(given) = absolute("SWEEPD_RUNTIME_DIR") {
+        return given;
+    }
+    let user = nix::unistd::geteuid();
+    match absolute("XDG_RUNTIME_DIR") {
+        _ if user.is_root() => PathBuf::from("/run/sweepd"),
+        Some(own) => own.join("sweepd"),
+        None => env::temp_dir().join(format!("sweepd-{user}")),
+    }
+}
+
 /// An XDG base directory: the variable if it is absolute, as the specification asks, or its default.
 fn base(variable: &str, default: &str) -> Option<PathBuf> {
     let given = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());

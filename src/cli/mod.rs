@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod engines;
+mod gpu;
 mod input;
 mod plain;
 mod report;
@@ -44,6 +45,8 @@ enum Command {
     Report(report::ReportArguments),
     /// List the engines that a sweep can name.
     Engines(engines::EnginesArguments),
+    /// Show the GPUs, their state, who is on them and who has leased them.
+    Gpu(gpu::GpuArguments),
     /// The simulated engine: a real server with computed timings, and faults on demand.
     Sim(Box<crate::sim::SimOptions>),
     /// Between sweepd and one engine. Started by sweepd.
@@ -52,21 +55,29 @@ enum Command {
     /// Drives one phase of load. Started by sweepd.
     #[command(name = "__load", hide = true)]
     Load,
+    /// Calls NVIDIA's driver library, so that nothing else hangs when it does. Started by sweepd.
+    #[command(name = "__nvml", hide = true)]
+    Nvml {
+        #[arg(long)]
+        library: Option<PathBuf>,
+    },
 }
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // These two are other programs in the same file: no logging, no runtime, no threads.
+    // These are other programs in the same file: no logging, no runtime.
     match arguments.command {
         Command::Guard => return crate::supervise::guard::main(),
         Command::Load => return crate::load::main(),
+        Command::Nvml { library } => return crate::gpu::main(library.as_deref()),
         Command::Sim(options) => return crate::sim::run(*options),
         Command::Run(_)
         | Command::Check(_)
         | Command::Bench(_)
         | Command::Report(_)
-        | Command::Engines(_) => {}
+        | Command::Engines(_)
+        | Command::Gpu(_) => {}
     }
     start_logging();
     let folders = input::engine_folders(arguments.engine_folders);
@@ -76,7 +87,10 @@ pub fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments, folders),
         Command::Report(arguments) => report::run(&arguments),
         Command::Engines(arguments) => engines::run(&arguments, folders),
-        Command::Guard | Command::Load | Command::Sim(_) => Ok(ExitCode::SUCCESS),
+        Command::Gpu(arguments) => gpu::run(&arguments),
+        Command::Guard | Command::Load | Command::Nvml { .. } | Command::Sim(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
     };
     result.unwrap_or_else(|error| {
         eprintln!("sweepd: {error:#}");

@@ -2,6 +2,7 @@
 //!
 //! An engine's failure is data here, never an `Err`.
 
+pub(crate) mod gpu;
 pub(crate) mod outcome;
 pub(crate) mod phase;
 pub(crate) mod record;

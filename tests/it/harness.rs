@@ -59,6 +59,7 @@ impl Sandbox {
             .args(arguments)
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("XDG_STATE_HOME", self.path().join("state"))
+            .env("SWEEPD_RUNTIME_DIR", self.path().join("runtime"))
             .stdin(Stdio::null());
         command
     }

@@ -55,14 +55,24 @@ fn no_engine_is_named_in_the_source() {
 #[test]
 fn deep_layers_never_call_up() {
     // Each layer, and what it may not know of.
-    let above: [(&str, &[&str]); 7] = [
-        ("run", &["stats", "report", "store", "daemon", "cli", "load", "supervise", "sample"]),
-        ("engine", &["sweep", "stats", "report", "store", "daemon", "cli", "load", "supervise"]),
-        ("sweep", &["stats", "report", "store", "daemon", "cli", "load", "supervise", "sample"]),
-        ("stats", &["report", "store", "daemon", "cli", "load", "supervise", "sample"]),
-        ("report", &["store", "daemon", "cli", "load", "supervise", "sample"]),
-        ("load", &["store", "daemon", "cli", "supervise", "sample", "stats", "report"]),
-        ("supervise", &["store", "daemon", "cli", "load", "sample", "stats", "report"]),
+    let above: [(&str, &[&str]); 8] = [
+        (
+            "run",
+            &["stats", "report", "store", "daemon", "cli", "load", "supervise", "sample", "gpu"],
+        ),
+        (
+            "engine",
+            &["sweep", "stats", "report", "store", "daemon", "cli", "load", "supervise", "gpu"],
+        ),
+        (
+            "sweep",
+            &["stats", "report", "store", "daemon", "cli", "load", "supervise", "sample", "gpu"],
+        ),
+        ("stats", &["report", "store", "daemon", "cli", "load", "supervise", "sample", "gpu"]),
+        ("report", &["store", "daemon", "cli", "load", "supervise", "sample", "gpu"]),
+        ("load", &["store", "daemon", "cli", "supervise", "sample", "stats", "report", "gpu"]),
+        ("gpu", &["store", "daemon", "cli", "load", "supervise", "sample", "stats", "report"]),
+        ("supervise", &["store", "daemon", "cli", "load", "sample", "stats", "report", "gpu"]),
     ];
     for (path, text) in sources() {
         for (layer, unknown) in above {
