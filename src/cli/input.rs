@@ -1,5 +1,6 @@
 //! What the commands read: the environment (here and nowhere else), sweep files, engine folders.
 
+use crate::daemon::installed::Programs;
 use crate::daemon::reports::Origin;
 use crate::engine::library::Library;
 use crate::form::Problems;
@@ -42,8 +43,32 @@ pub(super) fn read_sweep(file: &Path, folders: Vec<PathBuf>) -> anyhow::Result<I
         .with_context(|| format!("cannot find the folder of {}", file.display()))?;
     let engine_folders = folders.iter().map(std::path::absolute).collect::<Result<_, _>>();
     let engine_folders = engine_folders.context("cannot find the folders of engine files")?;
-    let sweep = parse::parse(file, &text, &library(folders)?, &disk()).map_err(Refused::Wrong)?;
+    let sweep = check(file, &text, folders)?;
     Ok(Input { sweep, text, origin: Origin { file: absolute, engine_folders } })
+}
+
+/// Reads a sweep's text against the engines and the machine. What could not be checked is told.
+pub(super) fn check(file: &Path, text: &str, folders: Vec<PathBuf>) -> anyhow::Result<Sweep> {
+    let sweepd = env::current_exe().context("cannot find sweepd's own executable")?;
+    let cache = base("XDG_CACHE_HOME", ".cache").map(|base| base.join("sweepd/help"));
+    let announce = |engine: &str| {
+        tell(&format!(
+            "asking engine `{engine}` for the flags that it knows (once for each version)"
+        ));
+    };
+    let programs = Programs::new(sweepd, environment(), cache, announce)
+        .context("cannot start the runtime")?;
+    let sweep = parse::parse(file, text, &library(folders)?, &disk(), &programs);
+    let sweep = sweep.map_err(Refused::Wrong)?;
+    for note in &sweep.notes {
+        tell(&format!("note: {note}"));
+    }
+    Ok(sweep)
+}
+
+#[expect(clippy::print_stderr, reason = "what is asked of programs, and what could not be")]
+fn tell(text: &str) {
+    eprintln!("{text}");
 }
 
 pub(super) fn read_text(file: &Path) -> Result<String, Refused> {

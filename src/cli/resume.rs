@@ -6,7 +6,6 @@ use crate::daemon::reports::{Origin, PlanFile};
 use crate::daemon::{begin, resume};
 use crate::store::dirs::RunDir;
 use crate::store::lock::{self, Asked, RunLock};
-use crate::sweep::parse;
 use anyhow::Context;
 use similar::TextDiff;
 use std::path::Path;
@@ -39,9 +38,7 @@ pub(super) fn take_up(run: &Path, sweep: Option<&Path>, root: &Path) -> anyhow::
     if is_finished(&dir, &plan) {
         return Ok(Found::Finished(dir));
     }
-    let library = input::library(origin.engine_folders.clone())?;
-    let sweep = parse::parse(&origin.file, &frozen, &library, &input::disk());
-    let sweep = sweep.map_err(Refused::Wrong)?;
+    let sweep = input::check(&origin.file, &frozen, origin.engine_folders.clone())?;
     let order = order(input::Input { sweep, text: frozen, origin })?;
     Ok(Found::Missing(Box::new(Begun { order, dir, id: plan.run, lock })))
 }

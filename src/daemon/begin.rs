@@ -3,6 +3,7 @@
 use super::order::Order;
 use super::reports::PlanFile;
 use super::version;
+use crate::engine::def::ParamValue;
 use crate::ids::{Name, RunId};
 use crate::run::FORMAT;
 use crate::sample::{host, model};
@@ -119,10 +120,17 @@ fn variant_facts(sweep: &Sweep, variant: &Variant) -> VariantFacts {
         engine_version: None,
         simulated: variant.engine.simulated,
         model: variant.model.served_name.clone(),
-        params: variant
-            .params
-            .iter()
-            .map(|(name, value)| Fact { name: name.clone(), value: value.to_string() })
-            .collect(),
+        params: params(variant),
     }
+}
+
+/// Parameters by name, then what else stands on the command line.
+fn params(variant: &Variant) -> Vec<Fact> {
+    let param = |(name, value): (&String, &ParamValue)| Fact {
+        name: name.clone(),
+        value: value.to_string(),
+    };
+    let args = variant.args.join(" ");
+    let args = (!args.is_empty()).then(|| Fact { name: "args".to_owned(), value: args });
+    variant.params.iter().map(param).chain(args).collect()
 }

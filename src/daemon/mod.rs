@@ -1,13 +1,16 @@
 //! Assembly: the trial line, the sweep line, and the reports. What joins the edges.
 
+mod ask;
 pub(crate) mod attempt;
 pub(crate) mod begin;
 pub(crate) mod finding;
+pub(crate) mod installed;
 pub(crate) mod line;
 pub(crate) mod open;
 pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod progress;
+mod provenance;
 pub(crate) mod reports;
 pub(crate) mod resume;
 pub(crate) mod trial;

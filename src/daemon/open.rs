@@ -7,7 +7,7 @@ use super::order::{Context, Order};
 use super::progress::Watcher;
 use super::reports::{self, PlanFile};
 use super::trial::{self, Number};
-use super::{begin, resume};
+use super::{begin, provenance, resume};
 use crate::ids::{Name, RunId};
 use crate::run::outcome::TrialOutcome;
 use crate::stats::summary::Summary;
@@ -42,6 +42,7 @@ impl OpenRun {
             Some(plan) => take_up(&dir, plan, &versions).await?,
             None => begin::write(&order, &dir, &id, &versions)?,
         };
+        provenance::write_once(&order, &dir).await?;
         Ok(Self { id, dir, plan, order, versions, _lock: lock })
     }
 

@@ -163,6 +163,7 @@ pub(crate) fn slots<'a>(variant: &'a Variant, port: u16, sweepd: &'a Path) -> Sl
         port,
         gpus: None,
         sweepd,
+        python: variant.python.as_deref(),
     }
 }
 
@@ -180,7 +181,7 @@ fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<Guar
     let slots = slots(variant, place.port, place.sweepd);
     Ok(GuardSpec {
         marker: place.marker.to_owned(),
-        argv: launch::argv(&variant.engine, &variant.params, &slots)?,
+        argv: launch::argv(&variant.engine, &variant.params, &variant.args, &slots)?,
         env: environment(variant, place.inherited, &slots)?.into_iter().collect(),
         cwd: place.cwd.to_owned(),
         log: place.dir.log(),

@@ -1,5 +1,6 @@
 //! The reports of a run, made from its files alone: while it runs, when it ends, and later.
 
+use super::provenance;
 use crate::ids::{Name, RunId, TrialId};
 use crate::report;
 use crate::sample::host::HostFacts;
@@ -66,6 +67,7 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         host: host_facts(&host),
         variants: plan.variants,
         phases: plan.phases,
+        provenance: provenance::read(dir)?,
         planned: plan.planned,
         trials,
         version_changes: version_changes(&control::read(&dir.file("control.jsonl"))?),

@@ -8,6 +8,7 @@ use super::progress::Progress;
 use super::verdict;
 use crate::clock;
 use crate::engine::def::EngineSource;
+use crate::engine::launch;
 use crate::ids::TrialId;
 use crate::run::FORMAT;
 use crate::run::outcome::{AttemptOutcome, Ending, PhaseSource, TrialOutcome};
@@ -93,7 +94,7 @@ async fn run_attempt(
     // Two runs of one name may begin in the same second, but not in the same nanosecond and process.
     let marker = format!("{run}/{trial}/{count}/{sweepd}.{}", anchor.mono_ns);
     let start = u64::try_from(anchor.mono_ns / 1_000).unwrap_or(0);
-    let finding = match ports::choose(start) {
+    let finding = match ports::choose(start, launch::ports(&variant.engine)) {
         None => Finding::never_began("no free port was found".into()),
         Some(port) => {
             let place = Place {

@@ -1,5 +1,7 @@
 //! The checked engine definition: only what can be true.
 
+pub(crate) use super::effective::{EffectiveName, Reader};
+pub(crate) use super::exposition::{MetricName, Selector};
 use crate::ids::Name;
 use crate::run::outcome::FailureKind;
 use regex::Regex;
@@ -19,13 +21,23 @@ pub(crate) struct EngineDef {
     /// What `{program}` stands for where the sweep does not say: a bare name or an absolute path.
     pub(crate) program: Option<String>,
     pub(crate) version: Option<VersionProbe>,
+    /// Versions of what the engine stands on, by name: `python`, `torch`.
+    pub(crate) versions: BTreeMap<String, VersionProbe>,
+    /// How the installed program tells the flags that it knows.
+    pub(crate) help: Option<HelpProbe>,
     pub(crate) launch: Launch,
     pub(crate) params: BTreeMap<String, Param>,
+    /// Names that a sweep may still write, and what to write today.
+    pub(crate) outdated: BTreeMap<String, Outdated>,
+    /// Files that must be there when the model is a folder.
+    pub(crate) model_files: Vec<String>,
     pub(crate) ready: Ready,
     pub(crate) endpoints: Endpoints,
     pub(crate) request: RequestShape,
     pub(crate) stop: Stop,
     pub(crate) metrics: Option<Metrics>,
+    /// How to read back what really ran, by our names.
+    pub(crate) effective: BTreeMap<EffectiveName, Reader>,
     /// Own rules first, then those of `common.toml`.
     pub(crate) failures: Vec<FailureRule>,
 }
@@ -42,6 +54,22 @@ pub(crate) struct VersionProbe {
     pub(crate) command: Vec<Template>,
     /// Its first group is the version.
     pub(crate) pattern: Regex,
+}
+
+/// A command that prints the flags that the installed program knows.
+#[derive(Clone, Debug)]
+pub(crate) struct HelpProbe {
+    pub(crate) command: Vec<Template>,
+    /// The program takes any unique beginning of a flag for the whole of it.
+    pub(crate) abbreviates: bool,
+}
+
+/// A parameter of another time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outdated {
+    /// The parameter that took its place, if one did.
+    pub(crate) instead: Option<String>,
+    pub(crate) why: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +102,10 @@ pub(crate) enum Slot {
     Gpus,
     /// sweepd's own executable: for the simulated engine.
     Sweepd,
+    /// The interpreter that runs `{program}`, where that is a Python script.
+    Python,
+    /// A port of the engine's own, so many above `{port}`.
+    InternalPort(u16),
 }
 
 /// A parameter that a sweep may set.
@@ -81,9 +113,29 @@ pub(crate) enum Slot {
 pub(crate) struct Param {
     pub(crate) flag: String,
     pub(crate) kind: ParamKind,
-    /// Takes a list of values too: the flag is repeated for each.
-    pub(crate) list: bool,
+    pub(crate) list: ListStyle,
     pub(crate) about: Option<String>,
+}
+
+impl Param {
+    /// It is written with this flag, on or off.
+    pub(crate) fn is_flag(&self, flag: &str) -> bool {
+        self.flag == flag
+            || matches!(&self.kind, ParamKind::Switch { off: Some(off) } if off == flag)
+    }
+}
+
+/// How several values of one parameter are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ListStyle {
+    /// It takes one value.
+    #[default]
+    None,
+    /// The flag is repeated for each value.
+    Repeat,
+    /// The values follow one flag.
+    Spread,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -99,7 +151,10 @@ pub(crate) enum ParamKind {
     Text,
     Choice(Vec<String>),
     /// The bare flag or nothing: it never takes a value.
-    Switch,
+    Switch {
+        /// What says no aloud; without it, false writes nothing.
+        off: Option<String>,
+    },
 }
 
 /// A parameter's value, already of the right kind.
@@ -167,6 +222,10 @@ pub(crate) struct Endpoints {
     pub(crate) generate: Option<String>,
     /// Lists the served models; the served name must be among them.
     pub(crate) models: Option<String>,
+    /// Tells the effective configuration as JSON.
+    pub(crate) server_info: Option<String>,
+    /// A POST to it empties the prefix cache.
+    pub(crate) reset_cache: Option<String>,
 }
 
 impl Endpoints {
@@ -247,7 +306,7 @@ pub(crate) struct Stop {
 pub(crate) struct Metrics {
     pub(crate) path: String,
     /// Our name -> theirs.
-    pub(crate) names: BTreeMap<String, String>,
+    pub(crate) names: BTreeMap<MetricName, Selector>,
 }
 
 /// Whether a line names the cause or only what followed from it.

@@ -3,41 +3,38 @@
 //! Invariant: a variable of sweepd's own environment reaches the engine only by its name in an
 //! allow-list.
 
-use super::def::{EngineDef, ParamValue};
+use super::def::{EngineDef, ParamValue, Template, VersionProbe};
 use super::params;
 pub(crate) use super::template::{SlotError, Slots};
 use std::collections::BTreeMap;
 
-/// What is executed: never a shell line.
+/// What is executed: never a shell line. `args` are flags that the engine file does not know.
 pub(crate) fn argv(
     engine: &EngineDef,
     values: &BTreeMap<String, ParamValue>,
+    args: &[String],
     slots: &Slots<'_>,
 ) -> Result<Vec<String>, SlotError> {
-    let command = engine.launch.command.iter().map(|argument| argument.expand(slots));
-    let mut argv = command.collect::<Result<Vec<_>, _>>()?;
+    let mut argv = expanded(&engine.launch.command, slots)?;
     argv.extend(params::flags(&engine.params, values));
+    argv.extend(args.iter().cloned());
     Ok(argv)
 }
 
-/// The command that prints the engine's version, where the engine file has one.
-pub(crate) fn version_argv(
-    engine: &EngineDef,
-    slots: &Slots<'_>,
-) -> Result<Option<Vec<String>>, SlotError> {
-    let Some(version) = &engine.version else { return Ok(None) };
-    version
-        .command
-        .iter()
-        .map(|argument| argument.expand(slots))
-        .collect::<Result<_, _>>()
-        .map(Some)
+/// A command with its slots filled.
+pub(crate) fn expanded(command: &[Template], slots: &Slots<'_>) -> Result<Vec<String>, SlotError> {
+    command.iter().map(|argument| argument.expand(slots)).collect()
 }
 
-/// The version that `output` of the version command tells.
-pub(crate) fn version_in<'o>(engine: &EngineDef, output: &'o str) -> Option<&'o str> {
-    let version = engine.version.as_ref()?;
-    version.pattern.captures(output)?.get(1).map(|found| found.as_str())
+/// The version that `output` of a version command tells.
+pub(crate) fn version_in<'o>(probe: &VersionProbe, output: &'o str) -> Option<&'o str> {
+    probe.pattern.captures(output)?.get(1).map(|found| found.as_str())
+}
+
+/// How many ports the engine takes: its own, and those above it that its command line names.
+pub(crate) fn ports(engine: &EngineDef) -> u16 {
+    let places = engine.launch.command.iter().chain(engine.launch.env.values());
+    1 + places.map(Template::internal_ports).max().unwrap_or(0)
 }
 
 /// What a sweep says about one variant's environment.
@@ -82,6 +79,7 @@ mod tests {
             port: 8001,
             gpus: None,
             sweepd: Path::new("/bin/sweepd"),
+            python: None,
         }
     }
 
@@ -89,8 +87,8 @@ mod tests {
     fn the_parameters_follow_the_command() {
         let engine = engine(&format!("{MINIMAL}\n[params.slots]\ntype = 'integer'\nflag = '-np'"));
         let values = BTreeMap::from([("slots".to_owned(), ParamValue::Integer(8))]);
-        let argv = argv(&engine, &values, &slots()).unwrap();
-        assert_eq!(argv, ["/bin/serve", "--port", "8001", "-np", "8"]);
+        let argv = argv(&engine, &values, &["--more".to_owned()], &slots()).unwrap();
+        assert_eq!(argv, ["/bin/serve", "--port", "8001", "-np", "8", "--more"]);
     }
 
     #[test]
@@ -130,9 +128,9 @@ mod tests {
             "{MINIMAL}\n[version]\ncommand = ['{{program}}', '--version']\n\
              pattern = 'version: (\\S+)'"
         ));
-        let argv = version_argv(&engine, &slots()).unwrap();
-        assert_eq!(argv, Some(vec!["/bin/serve".to_owned(), "--version".to_owned()]));
-        assert_eq!(version_in(&engine, "x\nversion: b123 (abc)\n"), Some("b123"));
-        assert_eq!(version_in(&engine, "no"), None);
+        let probe = engine.version.unwrap();
+        assert_eq!(expanded(&probe.command, &slots()).unwrap(), ["/bin/serve", "--version"]);
+        assert_eq!(version_in(&probe, "x\nversion: b123 (abc)\n"), Some("b123"));
+        assert_eq!(version_in(&probe, "no"), None);
     }
 }

@@ -7,9 +7,16 @@
 //! No engine's name appears in this crate outside `sim/`.
 
 pub(crate) mod common;
+pub(crate) mod containment;
 pub(crate) mod def;
+#[cfg_attr(not(test), expect(dead_code, reason = "until what really ran is read back"))]
+pub(crate) mod effective;
+#[cfg_attr(not(test), expect(dead_code, reason = "until engines are sampled"))]
+pub(crate) mod exposition;
 #[cfg(test)]
 mod fixture_tests;
+pub(crate) mod help;
+mod inspection;
 pub(crate) mod launch;
 pub(crate) mod library;
 mod native;

@@ -1,10 +1,14 @@
 //! An engine file, checked.
 
 use super::common::{Common, SCHEMA, failure_rules};
-use super::def::{Endpoints, EngineDef, EngineSource, Launch, Piece, RequestShape, Slot, Template};
-use super::sections;
+use super::def::{
+    EffectiveName, Endpoints, EngineDef, EngineSource, HelpProbe, Launch, Outdated, Param, Piece,
+    Reader, RequestShape, Slot, Template, VersionProbe,
+};
+use super::{inspection, sections};
 use crate::form::{self, Fields, Problems, Wrong};
 use crate::ids::Name;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Reads the text of an engine file. The name comes from outside: a file does not know its own.
@@ -42,6 +46,8 @@ fn engine(
     let request = fields.required("request").table().and_then(|fields| sections::request(&fields));
     let stop = sections::stop(fields.optional("stop").table().as_ref());
     let metrics = fields.optional("metrics").table().map(|fields| sections::metrics(&fields));
+    let params = params.unwrap_or_default();
+    let inspected = inspected(fields, &params, endpoints.as_ref());
     let own = failure_rules(fields);
 
     let launch = with_common(launch?, common);
@@ -49,23 +55,55 @@ fn engine(
     if let (Some(endpoints), Some(request)) = (&endpoints, &request) {
         check_generate(endpoints, request, fields);
     }
-    let params = params.unwrap_or_default();
     check_flags(&launch.command, &params, fields);
+    let Inspected { versions, help, outdated, model_files, effective } = inspected;
     Some(EngineDef {
         name,
         source,
         simulated,
         program,
         version: transpose(version)?,
+        versions,
+        help: transpose(help)?,
         launch,
         params,
+        outdated,
+        model_files,
         ready: ready?,
         endpoints: endpoints?,
         request: request?,
         stop,
         metrics: transpose(metrics)?,
+        effective,
         failures: own.into_iter().chain(common.failures.iter().cloned()).collect(),
     })
+}
+
+/// The sections about the installed program.
+struct Inspected {
+    versions: BTreeMap<String, VersionProbe>,
+    help: Option<Option<HelpProbe>>,
+    outdated: BTreeMap<String, Outdated>,
+    model_files: Vec<String>,
+    effective: BTreeMap<EffectiveName, Reader>,
+}
+
+fn inspected(
+    fields: &Fields<'_>,
+    params: &BTreeMap<String, Param>,
+    endpoints: Option<&Endpoints>,
+) -> Inspected {
+    let table = |key| fields.optional(key).table();
+    let has_info = endpoints.is_none_or(|endpoints| endpoints.server_info.is_some());
+    Inspected {
+        versions: table("versions").map(|t| inspection::versions(&t)).unwrap_or_default(),
+        help: table("help").map(|t| inspection::help(&t)),
+        outdated: table("outdated").map(|t| inspection::outdated(&t, params)).unwrap_or_default(),
+        model_files: table("model").map(|t| inspection::model_files(&t)).unwrap_or_default(),
+        effective: table("effective")
+            .map(|t| inspection::effective(&t, params, has_info))
+            .unwrap_or_default(),
+    }
 }
 
 /// A section that is there but wrong leaves no engine; one that is not there leaves no section.
@@ -122,11 +160,7 @@ fn check_generate(endpoints: &Endpoints, request: &RequestShape, fields: &Fields
 }
 
 /// No flag is written twice on one command line.
-fn check_flags(
-    command: &[Template],
-    params: &std::collections::BTreeMap<String, super::def::Param>,
-    fields: &Fields<'_>,
-) {
+fn check_flags(command: &[Template], params: &BTreeMap<String, Param>, fields: &Fields<'_>) {
     let mut seen: Vec<&str> = Vec::new();
     for (name, param) in params {
         let flag = param.flag.as_str();
@@ -147,7 +181,7 @@ fn check_flags(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::engine::def::{ParamKind, RuleRole};
+    use crate::engine::def::{ListStyle, ParamKind, RuleRole};
     use crate::run::outcome::FailureKind;
 
     /// The least that an engine file can say. It ends in `[request.sampling]`.
@@ -199,10 +233,8 @@ temperature = "temperature"
         assert!(engine.metrics.is_none() && engine.version.is_none() && engine.params.is_empty());
     }
 
-    #[test]
-    fn a_full_file_is_read_whole() {
-        let engine = engine(
-            r#"
+    /// Every section and every key, but those of native endpoints.
+    const FULL: &str = r#"
 schema = 1
 simulated = true
 program = "serve"
@@ -221,7 +253,7 @@ about = "slots"
 flag = "--schedule_policy"
 type = "choice"
 choices = ["fcfs", "lpm"]
-list = true
+list = "repeat"
 [ready]
 path = "/ready"
 within = "5min"
@@ -241,25 +273,42 @@ grace = "1min"
 [metrics]
 path = "/metrics"
 names = { requests_running = "x:running" }
+[help]
+command = ["{program}", "--help"]
+abbreviates = true
+[versions.python]
+command = ["{python}", "-V"]
+pattern = 'Python (.+)'
+[outdated.policies]
+instead = "policy"
+[model]
+files = ["config.json"]
 [[failure]]
 kind = "host_oom"
 pattern = "no memory"
 role = "cascade"
 advice = "buy some"
 origin = "x.log"
-"#,
-        );
+"#;
+
+    #[test]
+    fn a_full_file_is_read_whole() {
+        let engine = engine(FULL);
         assert!(engine.simulated);
         assert_eq!(engine.program.as_deref(), Some("serve"));
         assert_eq!(engine.launch.env_pass, ["PATH", "HOME"]);
         assert_eq!(engine.params["max-running"].flag, "--max-running");
         assert_eq!(engine.params["policy"].flag, "--schedule_policy");
-        assert!(engine.params["policy"].list);
+        assert_eq!(engine.params["policy"].list, ListStyle::Repeat);
         assert_eq!(
             engine.params["max-running"].kind,
             ParamKind::Integer { min: Some(1), max: None }
         );
         assert_eq!((engine.stop.signal, engine.stop.grace.as_secs()), (libc::SIGINT, 60));
+        assert_eq!(engine.outdated["policies"].instead.as_deref(), Some("policy"));
+        assert!(engine.help.is_some_and(|help| help.abbreviates));
+        assert_eq!(engine.model_files, ["config.json"]);
+        assert!(engine.versions.contains_key("python"));
         assert_eq!(engine.failures[0].kind, FailureKind::HostOom);
         assert_eq!(engine.failures[0].role, RuleRole::Cascade);
     }
@@ -307,6 +356,27 @@ origin = "x.log"
                 "1: `params`: the flag `-x` of `b` is already set by another parameter",
             ),
             ("stop = { signal = 'TREM' }", "1: `signal`: \"TREM\" is not a signal"),
+            (
+                "metrics = { path = '/m', names = { running = 'x' } }",
+                "1: `running` is no name of a metric",
+            ),
+            (
+                "metrics = { path = '/m', names = { requests_running = 'a b' } }",
+                "1: `requests_running`: \"a b\" names no series",
+            ),
+            ("help = { command = ['{model}'] }", "1: `command[0]`: `{model}` means nothing here"),
+            ("outdated = { a = {} }", "1: says nothing about `a`"),
+            (
+                "outdated = { a = { instead = 'b' } }",
+                "1: `instead`: \"b\" is no parameter of this file",
+            ),
+            ("effective = { speed = { log = [] } }", "1: `speed` is nothing that is read back"),
+            ("effective = { dtype = {} }", "1: has no source"),
+            ("effective = { dtype = { info = '/d' } }", "1: `info`: nothing says where to ask"),
+            (
+                "effective = { dtype = { log = [{ pattern = 'd' }] } }",
+                "1: `pattern`: has no group for the value",
+            ),
             ("metrics = { path = 'metrics' }", "1: `path`: \"metrics\" does not begin with `/`"),
             ("failure = [{ kind = 'oom', pattern = 'x' }]", "1: `kind`: \"oom\" is not a choice"),
             (

@@ -2,12 +2,12 @@
 
 use super::common::{regex, variable_name, variable_names};
 use super::def::{
-    Endpoint, Endpoints, Launch, Metrics, Param, ParamKind, Ready, RequestShape, Slot, Stop,
-    Template, VersionProbe,
+    Endpoint, Endpoints, Launch, ListStyle, Metrics, Param, ParamKind, Ready, RequestShape,
+    Selector, Slot, Stop, Template, VersionProbe,
 };
 use super::native::{self, Shared};
 use super::request::{OWN_FIELDS, sampling_names};
-use crate::form::{Field, Fields, Wrong, did_you_mean, listed};
+use crate::form::{Field, Fields, Wrong, choose, did_you_mean, listed};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -35,7 +35,7 @@ pub(super) fn version(fields: &Fields<'_>) -> Option<VersionProbe> {
 }
 
 /// The version is asked for when nothing runs yet.
-fn known_before_launch(text: &str) -> Result<(), Wrong> {
+pub(super) fn known_before_launch(text: &str) -> Result<(), Wrong> {
     let Ok(template) = Template::parse(text) else { return Ok(()) };
     for (slot, name) in [
         (Slot::Model, "model"),
@@ -46,7 +46,7 @@ fn known_before_launch(text: &str) -> Result<(), Wrong> {
     ] {
         if template.uses(slot) {
             return Err(Wrong::new(format!("`{{{name}}}` means nothing here"))
-                .help("slots: `program`, `sweepd`"));
+                .help("slots: `program`, `python`, `sweepd`"));
         }
     }
     Ok(())
@@ -67,7 +67,7 @@ pub(super) fn launch(fields: &Fields<'_>) -> Option<Launch> {
     Some(Launch { command: command?, env, env_pass })
 }
 
-fn templates(field: &Field<'_>) -> Option<Vec<Template>> {
+pub(super) fn templates(field: &Field<'_>) -> Option<Vec<Template>> {
     let items = field.items();
     if field.is_list() && items.is_empty() {
         field.problem("is an empty list", None);
@@ -106,17 +106,8 @@ pub(super) fn params(fields: &Fields<'_>) -> BTreeMap<String, Param> {
 }
 
 fn param(name: &str, fields: &Fields<'_>) -> Option<Param> {
-    let flag = fields.optional("flag");
-    let flag = if flag.is_there() {
-        flag.parsed(|text| match text.starts_with('-') && !text.contains(char::is_whitespace) {
-            true => Ok(text.to_owned()),
-            false => {
-                Err(Wrong::new(format!("{text:?} is no flag")).help("such as `--max-running`"))
-            }
-        })
-    } else {
-        Some(format!("--{name}"))
-    };
+    let own = fields.optional("flag");
+    let flag = if own.is_there() { own.parsed(flag) } else { Some(format!("--{name}")) };
     let about = fields.optional("about").text();
     let Some(kind) = fields.required("type").choice::<ParamType>() else {
         // Which other keys make sense is not known.
@@ -125,10 +116,17 @@ fn param(name: &str, fields: &Fields<'_>) -> Option<Param> {
     };
     let kind = param_kind(kind, fields);
     let list = match kind {
-        Some(ParamKind::Switch) => false,
-        _ => fields.optional("list").boolean().unwrap_or(false),
+        Some(ParamKind::Switch { .. }) => ListStyle::None,
+        _ => fields.optional("list").choice().unwrap_or_default(),
     };
     Some(Param { flag: flag?, kind: kind?, list, about })
+}
+
+fn flag(text: &str) -> Result<String, Wrong> {
+    match text.starts_with('-') && !text.contains(char::is_whitespace) {
+        true => Ok(text.to_owned()),
+        false => Err(Wrong::new(format!("{text:?} is no flag")).help("such as `--max-running`")),
+    }
 }
 
 fn param_kind(kind: ParamType, fields: &Fields<'_>) -> Option<ParamKind> {
@@ -154,7 +152,7 @@ fn param_kind(kind: ParamType, fields: &Fields<'_>) -> Option<ParamKind> {
             }
             ParamKind::Choice(choices)
         }
-        ParamType::Switch => ParamKind::Switch,
+        ParamType::Switch => ParamKind::Switch { off: fields.optional("off").parsed(flag) },
     })
 }
 
@@ -171,7 +169,7 @@ pub(super) fn ready(fields: &Fields<'_>) -> Option<Ready> {
 }
 
 /// The path of an address: `/v1/models`.
-fn path(text: &str) -> Result<String, Wrong> {
+pub(super) fn path(text: &str) -> Result<String, Wrong> {
     if !text.starts_with('/') {
         return Err(Wrong::new(format!("{text:?} does not begin with `/`")));
     }
@@ -182,14 +180,15 @@ fn path(text: &str) -> Result<String, Wrong> {
 }
 
 pub(super) fn endpoints(fields: &Fields<'_>) -> Option<Endpoints> {
-    let [completions, chat, generate, models] =
-        ["completions", "chat", "generate", "models"].map(|key| fields.optional(key).parsed(path));
+    let [completions, chat, generate, models, server_info, reset_cache] =
+        ["completions", "chat", "generate", "models", "server_info", "reset_cache"]
+            .map(|key| fields.optional(key).parsed(path));
     let keys = Endpoint::ALL.map(Endpoint::name);
     if !keys.iter().any(|key| fields.optional(key).is_there()) {
         let message = "none of `completions`, `chat` and `generate` in [endpoints]";
         fields.form().absence(fields.at(), message, None);
     }
-    Some(Endpoints { completions, chat, generate, models })
+    Some(Endpoints { completions, chat, generate, models, server_info, reset_cache })
 }
 
 pub(super) fn request(fields: &Fields<'_>) -> Option<RequestShape> {
@@ -278,8 +277,16 @@ pub(super) fn metrics(fields: &Fields<'_>) -> Option<Metrics> {
     let path = fields.required("path").parsed(path);
     let mut names = BTreeMap::new();
     if let Some(table) = fields.optional("names").table() {
-        let pairs = table.each();
-        names.extend(pairs.filter_map(|(name, _, field)| Some((name.to_owned(), field.text()?))));
+        for (key, at, field) in table.each() {
+            let selector = field.parsed(Selector::parse);
+            match choose(key) {
+                Ok(name) => names.extend(selector.map(|selector| (name, selector))),
+                Err(known) => {
+                    let message = format!("`{key}` is no name of a metric");
+                    table.form().problem(at, message, Some(did_you_mean(key, known, "metrics:")));
+                }
+            }
+        }
     }
     Some(Metrics { path: path?, names })
 }

@@ -4,7 +4,10 @@ use super::def::{Piece, Slot, Template};
 use crate::form::{Wrong, did_you_mean, listed};
 use std::path::Path;
 
-const SLOTS: [(&str, Slot); 7] = [
+/// Ports of an engine's own that may be named: `{port+1}` to `{port+9}`.
+const MOST_INTERNAL: u16 = 9;
+
+const SLOTS: [(&str, Slot); 8] = [
     ("program", Slot::Program),
     ("model", Slot::Model),
     ("served_name", Slot::ServedName),
@@ -12,6 +15,7 @@ const SLOTS: [(&str, Slot); 7] = [
     ("port", Slot::Port),
     ("gpus", Slot::Gpus),
     ("sweepd", Slot::Sweepd),
+    ("python", Slot::Python),
 ];
 
 /// What the slots of one launch stand for.
@@ -25,6 +29,8 @@ pub(crate) struct Slots<'a> {
     /// As the engine's environment variable or flag takes them: `0,1`.
     pub(crate) gpus: Option<&'a str>,
     pub(crate) sweepd: &'a Path,
+    /// The interpreter that runs `program`.
+    pub(crate) python: Option<&'a str>,
 }
 
 /// Completes "cannot build the command line: …".
@@ -34,6 +40,10 @@ pub(crate) enum SlotError {
     NoProgram,
     #[error("no GPU is assigned for `{{gpus}}`")]
     NoGpus,
+    #[error("`{{program}}` is no Python script, so there is no `{{python}}`")]
+    PythonUnknown,
+    #[error("there is no port so far above `{{port}}`")]
+    PortTooHigh,
 }
 
 impl Template {
@@ -68,6 +78,21 @@ impl Template {
         Ok(Self(pieces))
     }
 
+    /// How many ports above `{port}` it names.
+    pub(crate) fn internal_ports(&self) -> u16 {
+        let above = |piece: &Piece| match piece {
+            Piece::Slot(Slot::InternalPort(above)) => Some(*above),
+            Piece::Slot(_) | Piece::Text(_) => None,
+        };
+        self.0.iter().filter_map(above).max().unwrap_or(0)
+    }
+
+    /// It is this flag, bare or with its value behind `=`.
+    pub(crate) fn starts_with_flag(&self, flag: &str) -> bool {
+        let Some(Piece::Text(text)) = self.0.first() else { return false };
+        text.strip_prefix(flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    }
+
     pub(crate) fn uses(&self, slot: Slot) -> bool {
         self.0.contains(&Piece::Slot(slot))
     }
@@ -87,10 +112,20 @@ fn expand(piece: &Piece, slots: &Slots<'_>) -> Result<String, SlotError> {
         Piece::Slot(Slot::Port) => slots.port.to_string(),
         Piece::Slot(Slot::Gpus) => slots.gpus.ok_or(SlotError::NoGpus)?.to_owned(),
         Piece::Slot(Slot::Sweepd) => slots.sweepd.to_string_lossy().into_owned(),
+        Piece::Slot(Slot::Python) => slots.python.ok_or(SlotError::PythonUnknown)?.to_owned(),
+        Piece::Slot(Slot::InternalPort(above)) => {
+            slots.port.checked_add(*above).ok_or(SlotError::PortTooHigh)?.to_string()
+        }
     })
 }
 
 fn slot(name: &str) -> Result<Slot, Wrong> {
+    if let Some(above) = name.strip_prefix("port+") {
+        let above = above.parse().ok().filter(|above| (1..=MOST_INTERNAL).contains(above));
+        let help = format!("`{{port+1}}` to `{{port+{MOST_INTERNAL}}}`");
+        let wrong = || Wrong::new(format!("unknown slot `{{{name}}}`")).help(help);
+        return above.map(Slot::InternalPort).ok_or_else(wrong);
+    }
     let found = SLOTS.iter().find(|(known, _)| *known == name);
     found.map(|(_, slot)| *slot).ok_or_else(|| {
         let names = SLOTS.map(|(name, _)| name);
@@ -121,6 +156,7 @@ mod tests {
             port: 8001,
             gpus: Some("0,1"),
             sweepd: Path::new("/bin/sweepd"),
+            python: Some("/bin/python"),
         };
         let got = Template::parse(text).map(|template| template.expand(&slots).unwrap());
         assert_eq!(got.as_deref().map_err(|wrong| wrong.message.as_str()), expected, "{text}");
@@ -131,6 +167,9 @@ mod tests {
         check("--x", Ok("--x"));
         check("http://{host}:{port}/{served_name}", Ok("http://127.0.0.1:8001/tiny"));
         check("{program}{model}{gpus}{sweepd}", Ok("/bin/serve/m0,1/bin/sweepd"));
+        check("{python} {port+1},{port+9}", Ok("/bin/python 8002,8010"));
+        check("{port+10}", Err("unknown slot `{port+10}`"));
+        check("{port+0}", Err("unknown slot `{port+0}`"));
         check("{{\"a\": {{{port}}}}}", Ok("{\"a\": {8001}}"));
         check("ä{port}ö", Ok("ä8001ö"));
         check("{prot}", Err("unknown slot `{prot}`"));
@@ -150,10 +189,12 @@ mod tests {
             port: 1,
             gpus: None,
             sweepd: Path::new("s"),
+            python: None,
         };
         let expand = |text| Template::parse(text).unwrap().expand(&slots);
         assert_eq!(expand("{program}"), Err(SlotError::NoProgram));
         assert_eq!(expand("{gpus}"), Err(SlotError::NoGpus));
+        assert_eq!(expand("{python}"), Err(SlotError::PythonUnknown));
     }
 
     proptest::proptest! {

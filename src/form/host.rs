@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+/// As much of a file as is read for its first line.
+const FIRST_LINE_BYTES: u64 = 512;
+
 /// What a path leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PathKind {
@@ -17,6 +20,11 @@ pub(crate) enum PathKind {
 
 pub(crate) trait Host {
     fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// The first line of a text, without its end; `None` where it cannot be read or is no text.
+    fn first_line(&self, path: &Path) -> Option<String> {
+        self.read(path).ok()?.lines().next().map(str::to_owned)
+    }
 
     /// `None`: nothing is there, or it may not be looked at.
     fn kind(&self, path: &Path) -> Option<PathKind>;
@@ -53,6 +61,14 @@ impl Disk {
 impl Host for Disk {
     fn read(&self, path: &Path) -> io::Result<String> {
         std::fs::read_to_string(path)
+    }
+
+    fn first_line(&self, path: &Path) -> Option<String> {
+        let mut start = Vec::new();
+        let file = std::fs::File::open(path).ok()?;
+        io::Read::read_to_end(&mut io::Read::take(file, FIRST_LINE_BYTES), &mut start).ok()?;
+        let line = start.split(|byte| *byte == b'\n').next()?;
+        Some(std::str::from_utf8(line).ok()?.to_owned())
     }
 
     fn kind(&self, path: &Path) -> Option<PathKind> {

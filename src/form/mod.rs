@@ -16,9 +16,10 @@ mod spelling;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use choice::choose;
 pub(crate) use field::{Field, Wrong};
 pub(crate) use fields::{Fields, read};
 #[cfg(test)]
 pub(crate) use problem::Problem;
 pub(crate) use problem::Problems;
-pub(crate) use spelling::{did_you_mean, listed};
+pub(crate) use spelling::{did_you_mean, listed, nearest};

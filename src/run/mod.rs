@@ -2,9 +2,11 @@
 //!
 //! An engine's failure is data here, never an `Err`.
 
+pub(crate) mod effective;
 pub(crate) mod gpu;
 pub(crate) mod outcome;
 pub(crate) mod phase;
+pub(crate) mod provenance;
 pub(crate) mod record;
 
 /// The version of every file in a run directory. A reader refuses a newer one.

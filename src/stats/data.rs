@@ -8,6 +8,7 @@ use crate::physics::gpu::Hardware;
 use crate::physics::shape::ModelShape;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
+use crate::run::provenance::Provenance;
 use crate::run::record::RequestRecord;
 use crate::sweep::def::{Endpoint, PlannedTrial};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub(crate) struct RunData {
     /// In the order of the sweep file; the first is what others are set against.
     pub(crate) variants: Vec<VariantFacts>,
     pub(crate) phases: Vec<PhasePlan>,
+    /// Absent for a run that did not note it.
+    pub(crate) provenance: Option<Provenance>,
     pub(crate) planned: Vec<PlannedTrial>,
     pub(crate) trials: Vec<TrialData>,
     /// Engines that were replaced while the run was not being worked on.

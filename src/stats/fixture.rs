@@ -278,6 +278,7 @@ pub(crate) fn run() -> RunData {
         ],
         variants: vec![variant("sim-a", 8), variant("sim-b", 16)],
         phases: vec![plan("10-users", 10), plan("50-users", 50)],
+        provenance: None,
         planned: vec![
             planned(1, "sim-b"),
             planned(1, "sim-a"),

@@ -5,6 +5,7 @@
 
 use crate::ids::{Name, RunId};
 use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
+use crate::run::provenance::Provenance;
 use crate::stats::cell::Cell;
 use crate::stats::compare::{self, Ratio};
 use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFacts};
@@ -23,6 +24,8 @@ pub(crate) struct Summary {
     pub(crate) status: Status,
     pub(crate) setup: Setup,
     pub(crate) host: Vec<Fact>,
+    #[serde(default)]
+    pub(crate) provenance: Option<Provenance>,
     pub(crate) variants: Vec<VariantSummary>,
     pub(crate) phases: Vec<PhasePlan>,
     /// By phase, within it by variant, both in the order of the sweep.
@@ -125,6 +128,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
             .iter()
             .map(|(name, value)| Fact { name: name.clone(), value: value.clone() })
             .collect(),
+        provenance: run.provenance.clone(),
         variants: run.variants.iter().map(|facts| variant(facts, &trials)).collect(),
         phases: run.phases.clone(),
         ratios: compare::ratios(&cells),

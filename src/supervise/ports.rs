@@ -14,10 +14,12 @@ use std::os::fd::AsRawFd;
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// A free port, looked for from a place that `start` picks. `None` if a thousand are taken.
-pub(crate) fn choose(start: u64) -> Option<u16> {
+/// The first of `count` free ports in a row, looked for from a place that `start` picks. `None` if
+/// a thousand places are taken.
+pub(crate) fn choose(start: u64, count: u16) -> Option<u16> {
     let start = u16::try_from(start % u64::from(COUNT)).unwrap_or(0);
-    (0..1_000).map(|step| FIRST + (start + step) % COUNT).find(|port| is_free(*port))
+    let mut places = (0..1_000).map(|step| FIRST + (start + step) % COUNT);
+    places.find(|port| (0..count).all(|above| is_free(port + above)))
 }
 
 /// Nothing listens on it and it can be bound.
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_chosen_port_is_below_the_ephemeral_range() {
-        let port = choose(u64::MAX).unwrap();
+        let port = choose(u64::MAX, 3).unwrap();
         assert!((FIRST..FIRST + COUNT).contains(&port));
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Sweep {
     pub(crate) deadlines: Deadlines,
     /// As the sweep says; what a driver says goes first.
     pub(crate) hardware: Option<Hardware>,
+    /// What could not be checked beforehand, for the reader.
+    pub(crate) notes: Vec<String>,
 }
 
 /// One engine with one set of parameters and one model.
@@ -35,8 +37,12 @@ pub(crate) struct Variant {
     pub(crate) engine: Arc<EngineDef>,
     /// What `{program}` stands for.
     pub(crate) program: Option<String>,
+    /// The interpreter that runs it, where it is a Python script.
+    pub(crate) python: Option<String>,
     pub(crate) model: Model,
     pub(crate) params: BTreeMap<String, ParamValue>,
+    /// Flags that the engine file does not know, as they are.
+    pub(crate) args: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) env_pass: Vec<String>,
 }

@@ -1,9 +1,14 @@
 //! The sweep file, checked; and the plan that follows from it. Pure: the machine is looked at
-//! through `form::host` only.
+//! through `form::host`, the installed programs through `installed` only.
 
+mod args;
 pub(crate) mod def;
 mod hardware;
+pub(crate) mod installed;
+#[cfg(test)]
+mod installed_tests;
 mod load;
 pub(crate) mod parse;
 pub(crate) mod plan;
+mod program;
 mod variants;

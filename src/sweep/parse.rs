@@ -3,6 +3,7 @@
 //! Invariant: what leaves here can be run, as far as reading files can tell.
 
 use super::def::{Endpoint, Sampling, Sweep, Variant};
+use super::installed::Installed;
 use super::variants::{self, Surroundings};
 use super::{hardware, load};
 use crate::engine::def::EngineDef;
@@ -11,6 +12,7 @@ use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
 use crate::form::host::Host;
 use crate::form::{self, Field, Fields, Problems, did_you_mean};
 use crate::seed::Seed;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -25,11 +27,13 @@ pub(crate) fn parse(
     text: &str,
     library: &Library,
     host: &dyn Host,
+    installed: &dyn Installed,
 ) -> Result<Sweep, Problems> {
     form::read(file, text, |_, fields| {
         fields.schema_is_known(SCHEMA).then_some(())?;
         let folder = host.absolute(file).parent().unwrap_or(Path::new("/")).to_owned();
-        sweep(fields, &Surroundings { folder, library, host })
+        let notes = RefCell::default();
+        sweep(fields, &Surroundings { folder, library, host, installed, notes })
     })
 }
 
@@ -63,6 +67,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         phases: at_least_one(phases)?,
         deadlines,
         hardware,
+        notes: around.notes.take(),
     })
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::engine::def::ParamValue;
 use crate::form::host::{FakeHost, PathKind};
+use crate::sweep::installed::{Installed, NotAsked};
 use std::time::Duration;
 
 /// A sweep of two variants of an engine that exists in these tests only.
@@ -68,6 +69,15 @@ completions = "/v1/completions"
 [request.sampling]
 temperature = "temperature"
 top_k = "top_k"
+[params.no-cache]
+type = "switch"
+[outdated.threads-per-slot]
+instead = "slots"
+[help]
+command = ["{program}", "--help"]
+abbreviates = true
+[model]
+files = ["config.json"]
 "#;
 
 fn host() -> FakeHost {
@@ -76,6 +86,9 @@ fn host() -> FakeHost {
         .with(PathKind::File, "/s/tokenizer.json", "")
         .with(PathKind::Folder, "/s/folder", "")
         .with(PathKind::File, "/s/folder/tokenizer.json", "")
+        .with(PathKind::File, "/s/folder/config.json", "")
+        .with(PathKind::Folder, "/s/empty", "")
+        .with(PathKind::Program, "/bin/docker", "")
         .with(PathKind::File, "/s/lone/m.gguf", "")
         .with(PathKind::Program, "/s/bin/turbo", "")
         .with(PathKind::Program, "/bin/turbo", "")
@@ -89,8 +102,12 @@ fn host() -> FakeHost {
 }
 
 fn try_sweep(text: &str) -> Result<Sweep, Problems> {
+    try_installed(text, &NotAsked)
+}
+
+pub(crate) fn try_installed(text: &str, installed: &dyn Installed) -> Result<Sweep, Problems> {
     let library = Library::load(vec!["/engines".into()]).unwrap();
-    parse(Path::new("s/sweep.toml"), text, &library, &host())
+    parse(Path::new("s/sweep.toml"), text, &library, &host(), installed)
 }
 
 pub(crate) fn sweep(text: &str) -> Sweep {
@@ -109,7 +126,7 @@ fn check(from: &str, to: &str, expected: &[&str]) {
     assert_eq!(got, expected, "{from} -> {to}");
 }
 
-fn shown(problem: &form::Problem) -> String {
+pub(crate) fn shown(problem: &form::Problem) -> String {
     let help = problem.help.as_ref().map(|help| format!(" | {help}")).unwrap_or_default();
     format!("{}: {}{help}", problem.line, problem.message)
 }
@@ -174,7 +191,7 @@ min_duration = 30
         "s/sweep.toml:3:1: unknown key `sede`\n  help: did you mean `seed`? allowed here: ",
         "s/sweep.toml:5:8: `path`: /s/teeny.gguf is not there\n  help: a local file or folder; sweepd downloads nothing\n",
         "s/sweep.toml:8:10: `engine`: there is no engine `trubo`\n  help: did you mean `turbo`? engines: ",
-        "s/sweep.toml:12:12: engine `turbo` has no parameter `slot`\n  help: did you mean `slots`? its parameters: `slots`\n",
+        "s/sweep.toml:12:12: engine `turbo` has no parameter `slot`\n  help: did you mean `slots`? its parameters: `no-cache`, `slots`\n",
         "s/sweep.toml:14:8: `name`: another variant has this name\n",
         "s/sweep.toml:16:20: `slots`: expected a whole number, found text\n  help: write it without quotes: 8\n",
         "s/sweep.toml:19:17: `prompt_tokens`: 0 is out of range\n  help: from 1 to 10000000\n",
@@ -213,7 +230,7 @@ fn variants_and_their_engines() {
             "1: missing `request`",
             "2: unknown key `lunch` | did you mean `launch`? allowed here: `schema`, `simulated`, \
              `program`, `version`, `launch`, `params`, `ready`, `endpoints`, `request`, `stop`, \
-             `metrics`, `failure`",
+             `metrics`, `versions`, `help`, `outdated`, `model`, `effective`, `failure`",
         ],
     );
     check(

@@ -1,13 +1,16 @@
 //! The variants of a sweep: engine, program, model, parameters, environment.
 
 use super::def::{Model, Variant};
+use super::installed::{self, Installed, Places};
+use super::{args, program};
 use crate::engine::common::{variable_name, variable_names};
 use crate::engine::def::{EngineDef, Slot};
 use crate::engine::library::{Library, LibraryError};
-use crate::engine::params;
+use crate::engine::{containment, params};
 use crate::form::host::{Host, PathKind};
 use crate::form::{Field, Fields, Wrong, did_you_mean};
 use crate::ids::Name;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,11 +21,14 @@ pub(super) struct Surroundings<'a> {
     pub(super) folder: PathBuf,
     pub(super) library: &'a Library,
     pub(super) host: &'a dyn Host,
+    pub(super) installed: &'a dyn Installed,
+    /// What could not be checked.
+    pub(super) notes: RefCell<Vec<String>>,
 }
 
 impl Surroundings<'_> {
     /// A path of the sweep file, made absolute.
-    fn path(&self, text: &str) -> PathBuf {
+    pub(super) fn path(&self, text: &str) -> PathBuf {
         self.host.absolute(&self.folder.join(text))
     }
 }
@@ -63,13 +69,18 @@ fn variant(
     model: Option<&Model>,
     engines: &mut Engines<'_, '_>,
 ) -> Option<Variant> {
-    let engine = engines.of(&fields.required("engine"));
-    let params = fields.optional("params");
-    let params = match &engine {
-        Some(found) => params
-            .table()
-            .map(|table| params::check(&found.engine.params, found.engine.name.as_str(), &table)),
+    let engine_field = fields.required("engine");
+    let engine = engines.of(&engine_field);
+    let params_field = fields.optional("params");
+    let args_field = fields.optional("args");
+    let mut params = match &engine {
+        Some(found) => params_field.table().map(|table| params::check(&found.engine, &table)),
         None => None,
+    }
+    .unwrap_or_default();
+    let args = match &engine {
+        Some(found) => args::read(&found.engine, &args_field, &mut params),
+        None => Vec::new(),
     };
     let env = fields.optional("env").table().map(|table| environment(&table));
     let env_pass = variable_names(&fields.optional("env_pass"));
@@ -80,15 +91,41 @@ fn variant(
         model.cloned()
     };
     let found = engine?;
-    Some(Variant {
+    let model = model?;
+    check_model_files(&model, &found.engine, &engine_field, engines.around);
+    let variant = Variant {
         name: name?,
         engine: found.engine,
         program: found.program,
-        model: model?,
-        params: params.unwrap_or_default(),
+        python: found.python,
+        model,
+        params,
+        args,
         env: env.unwrap_or_default(),
         env_pass,
-    })
+    };
+    let places = Places { engine: &engine_field, params: &params_field, args: &args_field };
+    let note = installed::check(&variant, &places, engines.around.installed);
+    engines.around.notes.borrow_mut().extend(note);
+    Some(variant)
+}
+
+/// An engine that does not find what it needs in a folder takes its name for one of a hub's.
+fn check_model_files(
+    model: &Model,
+    engine: &EngineDef,
+    field: &Field<'_>,
+    around: &Surroundings<'_>,
+) {
+    if around.host.kind(&model.path) != Some(PathKind::Folder) {
+        return;
+    }
+    let missing = |name: &&String| around.host.kind(&model.path.join(name)).is_none();
+    for name in engine.model_files.iter().filter(missing) {
+        let message = format!("engine `{}` needs {}", engine.name, model.path.join(name).display());
+        let help = "the model's folder is not complete, or it is another folder".to_owned();
+        field.problem(message, Some(help));
+    }
 }
 
 fn environment(fields: &Fields<'_>) -> BTreeMap<String, String> {
@@ -201,7 +238,7 @@ fn engine_settings(field: &Field<'_>, around: &Surroundings<'_>) -> Vec<EngineSe
         let table = field.table()?;
         let file = table.optional("file").text().map(|text| around.path(&text));
         let program = table.optional("program");
-        let program = match (program.is_there(), program.parsed(|text| find_program(text, around)))
+        let program = match (program.is_there(), program.parsed(|text| program::find(text, around)))
         {
             (false, _) => Program::Unsaid,
             (true, None) => Program::Wrong,
@@ -216,32 +253,6 @@ fn engine_settings(field: &Field<'_>, around: &Surroundings<'_>) -> Vec<EngineSe
     settings.collect()
 }
 
-/// A path with a slash is relative to the sweep file; a bare name is looked up in `PATH`. What was
-/// found is what will run, so the path leaves here.
-fn find_program(text: &str, around: &Surroundings<'_>) -> Result<String, Wrong> {
-    let path = if text.contains('/') {
-        let path = around.path(text);
-        match around.host.kind(&path) {
-            Some(PathKind::Program) => path,
-            Some(PathKind::File) => {
-                return Err(Wrong::new(format!("{} may not be run", path.display()))
-                    .help(format!("chmod +x {}", path.display())));
-            }
-            Some(PathKind::Folder) => {
-                return Err(Wrong::new(format!("{} is a folder", path.display())));
-            }
-            None => return Err(Wrong::new(format!("{} is not there", path.display()))),
-        }
-    } else {
-        around.host.find_program(text).ok_or_else(|| {
-            Wrong::new(format!("there is no program {text:?} in PATH"))
-                .help("a path with a slash is relative to the sweep file")
-        })?
-    };
-    let path = path.into_os_string().into_string();
-    path.map_err(|_| Wrong::new("lies in a folder whose name is not UTF-8"))
-}
-
 /// The engines that variants have asked for so far.
 struct Engines<'a, 's> {
     settings: &'a [EngineSettings],
@@ -254,6 +265,7 @@ struct Engines<'a, 's> {
 struct Found {
     engine: Arc<EngineDef>,
     program: Option<String>,
+    python: Option<String>,
 }
 
 impl Engines<'_, '_> {
@@ -281,7 +293,14 @@ impl Engines<'_, '_> {
             }
         };
         let program = self.program(&engine, settings, field)?;
-        Some(Found { engine: Arc::new(engine), program })
+        if let Some((message, help)) =
+            containment::refused(&engine.launch.command, program.as_deref())
+        {
+            field.problem(message, Some(help));
+            return None;
+        }
+        let python = program.as_deref().and_then(|path| program::python(path, self.around.host));
+        Some(Found { engine: Arc::new(engine), program, python })
     }
 
     fn definition(
@@ -322,7 +341,7 @@ impl Engines<'_, '_> {
             }
             (Program::Wrong, _) => None,
             (Program::Unsaid, _) if !is_used => Some(None),
-            (Program::Unsaid, Some(default)) => match find_program(default, self.around) {
+            (Program::Unsaid, Some(default)) => match program::find(default, self.around) {
                 Ok(path) => Some(Some(path)),
                 Err(wrong) => {
                     let help = format!("[engines.{}] program = \"path/to/{default}\"", engine.name);

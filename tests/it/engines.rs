@@ -29,6 +29,8 @@ fn a_flag_that_the_engine_does_not_know_is_named_as_such() {
     let sandbox = Sandbox::new();
     let text = sim_file().replace("[params.jitter-percent]", "[params.jitterbug]");
     assert_ne!(text, sim_file(), "the file has the parameter that is renamed here");
+    // The program is not asked beforehand.
+    let text = text.replace("[help]", "[versions.self]\npattern = '(.+)'");
     sandbox.write("config/sweepd/engines/mine.toml", &text);
     let mine = "[[variants]]\nname = \"mine\"\nengine = \"mine\"\nparams = { jitterbug = 1.0 }\n";
     let run = sandbox.run(&sweep(mine)).expect_exit(1);

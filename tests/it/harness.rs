@@ -60,6 +60,7 @@ impl Sandbox {
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("XDG_STATE_HOME", self.path().join("state"))
             .env("SWEEPD_RUNTIME_DIR", self.path().join("runtime"))
+            .env("XDG_CACHE_HOME", self.path().join("cache"))
             .stdin(Stdio::null());
         command
     }

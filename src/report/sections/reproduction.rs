@@ -30,7 +30,29 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     for host in &summary.host {
         fact(&host.name, host.value.clone());
     }
-    vec![Block::Table(table)]
+    for stands in summary.provenance.iter().flat_map(|provenance| &provenance.variants) {
+        let program = stands.program.clone();
+        let versions = stands.versions.iter().map(|(name, version)| format!("{name} {version}"));
+        let text: Vec<String> = program.into_iter().chain(versions).collect();
+        if !text.is_empty() {
+            fact(&format!("{} stands on", label(summary, &stands.variant)), text.join(", "));
+        }
+    }
+    let mut blocks = vec![Block::Table(table)];
+    blocks.extend(model_files(summary));
+    blocks
+}
+
+/// Every file of every model, to tell whether another machine has the same.
+fn model_files(summary: &Summary) -> Option<Block> {
+    let mut table = Table::new(["model file", "bytes", "sampled SHA-256"]);
+    for model in summary.provenance.iter().flat_map(|provenance| &provenance.models) {
+        for file in &model.files {
+            let short = file.sampled_sha256.get(..16).unwrap_or(&file.sampled_sha256);
+            table.row(vec![file.name.as_str().into(), file.bytes.to_string().into(), short.into()]);
+        }
+    }
+    (!table.is_empty()).then_some(Block::Table(table))
 }
 
 fn order(summary: &Summary) -> String {
