@@ -2,7 +2,8 @@
 #![expect(clippy::print_stdout, reason = "the list is what it prints")]
 
 use super::input;
-use crate::engine::def::{EngineDef, EngineSource, FailureRule};
+use crate::engine::def::{EngineDef, EngineSource};
+use crate::engine::rules::rule::FailureRule;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -45,6 +46,7 @@ fn facts(engine: &EngineDef) -> Value {
             "kind": rule.kind,
             "role": rule.role,
             "origin": rule.origin,
+            "one_sample": rule.one_sample,
         })
     };
     json!({
@@ -60,7 +62,7 @@ fn facts(engine: &EngineDef) -> Value {
         "metrics": engine.metrics.as_ref().map(|metrics| {
             json!({"path": metrics.path, "names": metrics.names})
         }),
-        "failure_rules": engine.failures.iter().map(rule).collect::<Vec<_>>(),
+        "failure_rules": engine.log.failures.iter().map(rule).collect::<Vec<_>>(),
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod bench;
 mod check;
+mod diagnose;
 mod engines;
 mod gpu;
 mod input;
@@ -43,6 +44,8 @@ enum Command {
     Bench(Box<bench::BenchArguments>),
     /// Make a run's reports again from its files.
     Report(report::ReportArguments),
+    /// Say why an engine failed, from its log and its end.
+    Diagnose(diagnose::DiagnoseArguments),
     /// List the engines that a sweep can name.
     Engines(engines::EnginesArguments),
     /// Show the GPUs, their state, who is on them and who has leased them.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         | Command::Check(_)
         | Command::Bench(_)
         | Command::Report(_)
+        | Command::Diagnose(_)
         | Command::Engines(_)
         | Command::Gpu(_) => {}
     }
@@ -86,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, folders),
         Command::Bench(arguments) => bench::run(&arguments, folders),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Diagnose(arguments) => diagnose::run(&arguments, folders),
         Command::Engines(arguments) => engines::run(&arguments, folders),
         Command::Gpu(arguments) => gpu::run(&arguments),
         Command::Guard | Command::Load | Command::Nvml { .. } | Command::Sim(_) => {

@@ -1,5 +1,6 @@
 //! What is known of an attempt when it has ended. Only data.
 
+use crate::engine::rules::Circumstances;
 use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
 use crate::supervise::guard::message::GuardReport;
@@ -13,6 +14,8 @@ pub(crate) struct Finding {
     /// The state it was in when the reason to stop came.
     pub(crate) during: String,
     pub(crate) matches: Vec<(usize, EvidenceLine)>,
+    /// What the kernel and the GPUs showed meanwhile.
+    pub(crate) circumstances: Circumstances,
     pub(crate) report: Option<GuardReport>,
     pub(crate) exit: Option<ExitStatus>,
     pub(crate) launched: bool,
@@ -32,6 +35,7 @@ impl Finding {
             why,
             during: "launching".into(),
             matches: Vec::new(),
+            circumstances: Circumstances::default(),
             report: None,
             exit: None,
             launched: false,

@@ -6,6 +6,7 @@
 use super::attempt::AttemptPlan;
 use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
 use crate::engine::request::{self, Draft, NoSamplingField};
+use crate::engine::rules::scan::ScanSpec;
 use crate::ids::{Name, TrialId};
 use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
 use crate::seed::Seed;
@@ -187,7 +188,7 @@ fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<Guar
         log: place.dir.log(),
         log_head_bytes: LOG_HEAD_BYTES,
         log_tail_bytes: LOG_TAIL_BYTES,
-        patterns: variant.engine.failures.iter().map(|rule| rule.pattern.to_string()).collect(),
+        scan: ScanSpec::new(&variant.engine.log),
         stop_signal: variant.engine.stop.signal,
         grace_ms: milliseconds(grace(sweep, variant)),
         kill_ms: milliseconds(sweep.deadlines.verify),

@@ -118,7 +118,7 @@ async fn run_attempt(
     let outcome = AttemptOutcome {
         format: FORMAT,
         attempt: count,
-        ending: verdict::ending(&finding, &variant.engine.failures),
+        ending: verdict::ending(&finding, &variant.engine.log, context.version(&variant.name)),
         started,
         ended: clock::wall_time(),
         anchor,

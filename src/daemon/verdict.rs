@@ -1,20 +1,21 @@
 //! What a finding means: how the attempt ended, and how its teardown went. Pure.
 
 use super::finding::Finding;
-use crate::engine::def::FailureRule;
+use crate::engine::rules::rule::LogRules;
 use crate::engine::rules::{Matcher, diagnose};
 use crate::run::outcome::{Ending, FailureKind, Teardown, TeardownVerdict};
 use crate::supervise::state::Why;
 
 /// How the attempt ended, in the vocabulary of outcomes.
-pub(crate) fn ending(finding: &Finding, rules: &[FailureRule]) -> Ending {
+pub(crate) fn ending(finding: &Finding, rules: &LogRules, version: Option<&str>) -> Ending {
     match &finding.why {
         Why::Completed => Ending::Completed,
         Why::Cancelled { reason } => Ending::Cancelled { reason: reason.clone() },
         Why::Broken { reason } => Ending::Broken { reason: reason.clone() },
         Why::Failed { symptom } => {
             let tail = finding.report.as_ref().map(|report| report.tail.as_slice());
-            let log = Matcher::reported(rules, &finding.matches, tail.unwrap_or_default());
+            let log = Matcher::reported(rules, version, &finding.matches, tail.unwrap_or_default())
+                .seen(&finding.circumstances);
             Ending::EngineFailed { failure: diagnose(&log, symptom, &finding.during) }
         }
     }

@@ -1,14 +1,15 @@
 //! What is true of many engines: failure rules and the environment that any program needs.
 
-use super::def::{FailureRule, RuleRole};
-use crate::form::{self, Field, Fields, Problems, Wrong};
+use super::rules::parse::log_rules;
+use super::rules::rule::LogRules;
+use crate::form::{self, Field, Problems, Wrong};
 use regex::Regex;
 use std::path::Path;
 
 /// `engines/common.toml`, checked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Common {
-    pub(crate) failures: Vec<FailureRule>,
+    pub(crate) log: LogRules,
     pub(crate) env_pass: Vec<String>,
 }
 
@@ -20,39 +21,10 @@ impl Common {
         form::read(file, text, |_, fields| {
             fields.schema_is_known(SCHEMA).then_some(())?;
             let env_pass = variable_names(&fields.optional("env_pass"));
-            let failures = failure_rules(fields);
-            Some(Self { failures, env_pass })
+            let log = log_rules(fields);
+            Some(Self { log, env_pass })
         })
     }
-}
-
-/// `[[failure]]`, in the order of the file.
-pub(super) fn failure_rules(fields: &Fields<'_>) -> Vec<FailureRule> {
-    fields.optional("failure").tables().iter().filter_map(failure_rule).collect()
-}
-
-fn failure_rule(fields: &Fields<'_>) -> Option<FailureRule> {
-    let kind = fields.required("kind").choice();
-    let pattern = fields.required("pattern").parsed(line_pattern);
-    let role = fields.optional("role").choice();
-    let advice = fields.optional("advice").text();
-    let origin = fields.optional("origin").text();
-    Some(FailureRule {
-        pattern: pattern?,
-        kind: kind?,
-        role: role.unwrap_or(RuleRole::Root),
-        advice,
-        origin,
-    })
-}
-
-/// A pattern for single lines of a log.
-fn line_pattern(text: &str) -> Result<Regex, Wrong> {
-    let pattern = regex(text)?;
-    if pattern.is_match("") {
-        return Err(Wrong::new(format!("{text:?} matches every line")));
-    }
-    Ok(pattern)
 }
 
 pub(super) fn regex(text: &str) -> Result<Regex, Wrong> {

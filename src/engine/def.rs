@@ -2,8 +2,8 @@
 
 pub(crate) use super::effective::{EffectiveName, Reader};
 pub(crate) use super::exposition::{MetricName, Selector};
+use super::rules::rule::LogRules;
 use crate::ids::Name;
-use crate::run::outcome::FailureKind;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ pub(crate) struct EngineDef {
     pub(crate) metrics: Option<Metrics>,
     /// How to read back what really ran, by our names.
     pub(crate) effective: BTreeMap<EffectiveName, Reader>,
-    /// Own rules first, then those of `common.toml`.
-    pub(crate) failures: Vec<FailureRule>,
+    /// What its log and its end say; own rules first, then those of `common.toml`.
+    pub(crate) log: LogRules,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -307,23 +307,4 @@ pub(crate) struct Metrics {
     pub(crate) path: String,
     /// Our name -> theirs.
     pub(crate) names: BTreeMap<MetricName, Selector>,
-}
-
-/// Whether a line names the cause or only what followed from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RuleRole {
-    Root,
-    Cascade,
-}
-
-/// A line of the log that tells why an engine failed.
-#[derive(Clone, Debug)]
-pub(crate) struct FailureRule {
-    pub(crate) pattern: Regex,
-    pub(crate) kind: FailureKind,
-    pub(crate) role: RuleRole,
-    pub(crate) advice: Option<String>,
-    /// The engine's file or the document that the pattern was taken from.
-    pub(crate) origin: Option<String>,
 }

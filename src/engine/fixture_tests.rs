@@ -4,6 +4,7 @@
 //! failure in it.
 
 use super::library::Library;
+use super::rules::judge;
 use super::rules::tests::read;
 use crate::form::host::FakeHost;
 use std::fs;
@@ -11,11 +12,11 @@ use std::path::Path;
 
 fn verdict(library: &Library, engine: &str, log: &str) -> String {
     let rules = match engine {
-        "common" => library.common().failures.clone(),
-        _ => library.find(engine, &[], &FakeHost::default()).unwrap().failures,
+        "common" => library.common().log.clone(),
+        _ => library.find(engine, &[], &FakeHost::default()).unwrap().log,
     };
     let matcher = read(&rules, log);
-    let kind = matcher.verdict().map(|verdict| serde_json::to_value(verdict.rule.kind).unwrap());
+    let kind = judge(&matcher, None).map(|judged| serde_json::to_value(judged.kind).unwrap());
     kind.map_or("none".to_owned(), |kind| kind.as_str().unwrap().to_owned())
 }
 

@@ -6,6 +6,7 @@
 use super::common::Common;
 use super::def::{EngineDef, EngineSource};
 use super::parse::parse;
+use super::rules::rule::LogRules;
 use crate::form::host::Host;
 use crate::form::{Problems, did_you_mean};
 use crate::ids::Name;
@@ -34,6 +35,18 @@ pub(crate) enum LibraryError {
     #[error("{0}")]
     Wrong(Problems),
 }
+
+/// Why a log cannot be read as an engine's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UnknownLog {
+    #[error("--engine: there is no engine `{name}`; {help}")]
+    Engine { name: String, help: String },
+    #[error(transparent)]
+    Library(LibraryError),
+}
+
+/// Stands for the rules that hold for every program.
+const COMMON_NAME: &str = "common";
 
 impl Library {
     pub(crate) fn load(folders: Vec<PathBuf>) -> Result<Self, Problems> {
@@ -90,6 +103,24 @@ impl Library {
         })?;
         let source = EngineSource::File(file.to_owned());
         parse(name, source, &text, &self.common).map_err(LibraryError::Wrong)
+    }
+
+    /// What an engine's log and end mean, for `sweepd diagnose`. The engine's name is taken in any
+    /// spelling; `common` is what holds for every program.
+    pub(crate) fn log_rules(&self, name: &str, host: &dyn Host) -> Result<LogRules, UnknownLog> {
+        if name == COMMON_NAME {
+            return Ok(self.common.log.clone());
+        }
+        let names = self.names(host);
+        let bare = |name: &str| name.replace(['-', '_', '.'], "").to_lowercase();
+        let same = |known: &&String| *known == name || bare(known) == bare(name);
+        let Some(known) = names.iter().find(|known| *known == name).or(names.iter().find(same))
+        else {
+            let known: Vec<&str> = names.iter().map(String::as_str).chain([COMMON_NAME]).collect();
+            let help = did_you_mean(name, &known, "engines:");
+            return Err(UnknownLog::Engine { name: name.to_owned(), help });
+        };
+        self.find(known, &[], host).map(|engine| engine.log).map_err(UnknownLog::Library)
     }
 
     /// The names of all engines, each once, in alphabetical order.
@@ -152,7 +183,7 @@ mod tests {
             let engine =
                 library(&[]).find(name, &[], &host).unwrap_or_else(|error| panic!("{error}"));
             assert_eq!(engine.name.as_str(), *name);
-            for rule in &engine.failures {
+            for rule in &engine.log.failures {
                 assert!(rule.advice.is_some() && rule.origin.is_some(), "{name}: {rule:?}");
             }
             for param in engine.params.values() {

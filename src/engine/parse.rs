@@ -1,10 +1,11 @@
 //! An engine file, checked.
 
-use super::common::{Common, SCHEMA, failure_rules};
+use super::common::{Common, SCHEMA};
 use super::def::{
     EffectiveName, Endpoints, EngineDef, EngineSource, HelpProbe, Launch, Outdated, Param, Piece,
     Reader, RequestShape, Slot, Template, VersionProbe,
 };
+use super::rules::parse::log_rules;
 use super::{inspection, sections};
 use crate::form::{self, Fields, Problems, Wrong};
 use crate::ids::Name;
@@ -48,7 +49,7 @@ fn engine(
     let metrics = fields.optional("metrics").table().map(|fields| sections::metrics(&fields));
     let params = params.unwrap_or_default();
     let inspected = inspected(fields, &params, endpoints.as_ref());
-    let own = failure_rules(fields);
+    let log = log_rules(fields);
 
     let launch = with_common(launch?, common);
     check_launch(&launch, fields);
@@ -75,7 +76,7 @@ fn engine(
         stop,
         metrics: transpose(metrics)?,
         effective,
-        failures: own.into_iter().chain(common.failures.iter().cloned()).collect(),
+        log: log.then(&common.log),
     })
 }
 
@@ -181,7 +182,8 @@ fn check_flags(command: &[Template], params: &BTreeMap<String, Param>, fields: &
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::engine::def::{ListStyle, ParamKind, RuleRole};
+    use crate::engine::def::{ListStyle, ParamKind};
+    use crate::engine::rules::rule::RuleRole;
     use crate::run::outcome::FailureKind;
 
     /// The least that an engine file can say. It ends in `[request.sampling]`.
@@ -309,8 +311,8 @@ origin = "x.log"
         assert!(engine.help.is_some_and(|help| help.abbreviates));
         assert_eq!(engine.model_files, ["config.json"]);
         assert!(engine.versions.contains_key("python"));
-        assert_eq!(engine.failures[0].kind, FailureKind::HostOom);
-        assert_eq!(engine.failures[0].role, RuleRole::Cascade);
+        assert_eq!(engine.log.failures[0].kind, FailureKind::HostOom);
+        assert_eq!(engine.log.failures[0].role, RuleRole::Cascade);
     }
 
     #[test]

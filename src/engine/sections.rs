@@ -255,7 +255,7 @@ pub(super) fn stop(fields: Option<&Fields<'_>>) -> Stop {
     Stop { signal: signal.unwrap_or(libc::SIGTERM), grace: grace.unwrap_or(30 * SECOND) }
 }
 
-fn signal(text: &str) -> Result<i32, Wrong> {
+pub(super) fn signal(text: &str) -> Result<i32, Wrong> {
     const SIGNALS: [(&str, i32); 7] = [
         ("TERM", libc::SIGTERM),
         ("INT", libc::SIGINT),

@@ -230,7 +230,8 @@ fn variants_and_their_engines() {
             "1: missing `request`",
             "2: unknown key `lunch` | did you mean `launch`? allowed here: `schema`, `simulated`, \
              `program`, `version`, `launch`, `params`, `ready`, `endpoints`, `request`, `stop`, \
-             `metrics`, `versions`, `help`, `outdated`, `model`, `effective`, `failure`",
+             `metrics`, `versions`, `help`, `outdated`, `model`, `effective`, `failure`, `mark`, \
+             `harmless`, `exit`",
         ],
     );
     check(

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod cli;
+mod diagnose;
 mod engines;
 mod faults;
 mod files;

@@ -1,5 +1,6 @@
 //! What the guard is told and what it says: lines of JSON over one socket.
 
+use crate::engine::rules::scan::ScanSpec;
 use crate::run::outcome::{EvidenceLine, ExitStatus};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -16,8 +17,8 @@ pub(crate) struct GuardSpec {
     pub(crate) log: PathBuf,
     pub(crate) log_head_bytes: u64,
     pub(crate) log_tail_bytes: u64,
-    /// Patterns of the failure rules; a match is reported by its index.
-    pub(crate) patterns: Vec<String>,
+    /// The failure rules; one that holds for a line is reported by its index.
+    pub(crate) scan: ScanSpec,
     pub(crate) stop_signal: i32,
     pub(crate) grace_ms: u64,
     /// From the first SIGKILL until the guard gives up.

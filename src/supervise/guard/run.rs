@@ -4,6 +4,8 @@
 use super::message::{GuardEvent, GuardOrder, GuardReport, GuardSpec};
 use super::spawn;
 use super::state::{Action, Guard, Input, Limits, Phase};
+use crate::engine::rules::rule::LogPhase;
+use crate::engine::rules::scan::{Hit, Scanner};
 use crate::run::outcome::{EvidenceLine, ExitStatus};
 use crate::supervise::log::{BoundedLog, LineCutter};
 use crate::supervise::tree;
@@ -15,7 +17,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
-use regex::RegexSet;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -23,9 +24,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStderr, ChildStdout, ExitCode};
 use std::time::{Duration, Instant};
-
-/// Matches reported for each rule: enough for evidence, no flood.
-const MATCHES_PER_RULE: u32 = 3;
 
 /// Runs the guard on the socket that is its stdin.
 pub(crate) fn main() -> ExitCode {
@@ -139,8 +137,7 @@ struct Shell {
     stderr: Option<ChildStderr>,
     cutters: [LineCutter; 2],
     log: BoundedLog,
-    rules: RegexSet,
-    matched: HashMap<usize, u32>,
+    scanner: Scanner,
     strays_killed: HashMap<(i32, u64), ()>,
     started: Instant,
 }
@@ -172,8 +169,7 @@ impl Shell {
             stderr,
             cutters: [LineCutter::default(), LineCutter::default()],
             log,
-            rules: RegexSet::new(&spec.patterns).unwrap_or_else(|_| RegexSet::empty()),
-            matched: HashMap::new(),
+            scanner: Scanner::new(spec.scan.clone(), LogPhase::Starting),
             strays_killed: HashMap::new(),
             started: Instant::now(),
             spec,
@@ -334,18 +330,18 @@ impl Shell {
         }
     }
 
+    fn tell(&mut self, hits: Vec<Hit>) {
+        for (rule, EvidenceLine { line, text }) in hits {
+            self.voice.say(&GuardEvent::Matched { rule, line, text });
+        }
+    }
+
     fn take_line(&mut self, source: usize, text: &str) {
         let elapsed = self.started.elapsed().as_secs_f64();
         let name = if source == 0 { "out" } else { "err" };
         let number = self.log.line(&format!("[{elapsed:10.3} {name}] "), text);
-        for rule in self.rules.matches(text) {
-            let count = self.matched.entry(rule).or_insert(0);
-            *count += 1;
-            if *count <= MATCHES_PER_RULE {
-                let text = text.to_owned();
-                self.voice.say(&GuardEvent::Matched { rule, line: number, text });
-            }
-        }
+        let hits = self.scanner.read(number, text);
+        self.tell(hits);
     }
 
     fn report(&mut self) {
@@ -354,6 +350,8 @@ impl Shell {
                 self.take_line(source, &rest);
             }
         }
+        let held_back = self.scanner.finish();
+        self.tell(held_back);
         self.log.finish();
         let me = nix::unistd::getpid().as_raw();
         let left = if self.guard.empty {
