@@ -7,13 +7,11 @@
 
 use crate::run::phase::PhaseFacts;
 use crate::run::record::{RequestOutcome, RequestRecord};
-use crate::stats::quantile::{interpolate, mean};
+use crate::stats::pool::Plain;
 use crate::stats::request::{RequestMetrics, gaps, text_chunks};
 use crate::units::{MonoNs, count_f64, ns_to_ms};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-
-const PERCENTILES: [usize; 4] = [50, 90, 95, 99];
 
 /// What the records do not say themselves.
 #[derive(Clone, Debug)]
@@ -148,20 +146,16 @@ fn latencies(whole: &[&RequestRecord]) -> [(&'static str, Vec<f64>); 4] {
 }
 
 fn figures(name: &str, mut values: Vec<f64>) -> Vec<(String, Value)> {
-    values.sort_unstable_by(f64::total_cmp);
-    let mean = mean(&values);
-    let sd = mean.map(|mean| {
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        (squares / count_f64(values.len() as u64)).sqrt()
-    });
+    let plain = Plain::of(&mut values);
+    let figure = |pick: &dyn Fn(&Plain) -> f64| json!(plain.as_ref().map(pick));
     let mut fields = vec![
-        (format!("mean_{name}_ms"), json!(mean)),
-        (format!("median_{name}_ms"), json!(interpolate(&values, 50))),
-        (format!("std_{name}_ms"), json!(sd)),
+        (format!("mean_{name}_ms"), figure(&|plain| plain.mean)),
+        (format!("median_{name}_ms"), figure(&|plain| plain.median)),
+        (format!("std_{name}_ms"), figure(&|plain| plain.sd)),
     ];
-    let percentile =
-        |percent| (format!("p{percent}_{name}_ms"), json!(interpolate(&values, percent)));
-    fields.extend(PERCENTILES.map(percentile));
+    let values = plain.map_or([None; 4], |plain| plain.percentiles.map(Some));
+    let percentiles = [50, 90, 95, 99].iter().zip(values);
+    fields.extend(percentiles.map(|(p, value)| (format!("p{p}_{name}_ms"), json!(value))));
     fields
 }
 

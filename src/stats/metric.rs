@@ -3,6 +3,7 @@
 //! Names are the field's; a unit stands at the end. One entry here puts a metric into the
 //! summary, the CSV and whatever loops over `ALL`.
 
+use crate::stats::pool::Pool;
 use crate::stats::quantile::Distribution;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -108,18 +109,18 @@ pub(crate) type Distributions = BTreeMap<Metric, Distribution>;
 
 /// Raw values by metric.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Samples(BTreeMap<Metric, Vec<f64>>);
+pub(crate) struct Samples(BTreeMap<Metric, Pool>);
 
 impl Samples {
     pub(crate) fn add(&mut self, metric: Metric, value: Option<f64>) {
         if let Some(value) = value {
-            self.0.entry(metric).or_default().push(value);
+            self.0.entry(metric).or_default().add(value);
         }
     }
 
     pub(crate) fn append(&mut self, other: Self) {
-        for (metric, mut values) in other.0 {
-            self.0.entry(metric).or_default().append(&mut values);
+        for (metric, values) in other.0 {
+            self.0.entry(metric).or_default().append(values);
         }
     }
 
@@ -131,7 +132,7 @@ impl Samples {
             _ => true,
         };
         let kept = self.0.iter_mut().filter(|(metric, _)| wanted(**metric));
-        kept.filter_map(|(metric, values)| Some((*metric, Distribution::of(values)?))).collect()
+        kept.filter_map(|(metric, values)| Some((*metric, values.distribution()?))).collect()
     }
 }
 
@@ -142,6 +143,10 @@ pub(crate) struct Censoring {
     pub(crate) first_texts_of: u64,
     pub(crate) gaps: u64,
     pub(crate) gaps_of: u64,
+    /// Of the gaps, those that are bounds only because the stream's last token was read together
+    /// with what ends the stream: how servers send it, no fault of the client's.
+    #[serde(default)]
+    pub(crate) gaps_at_end: u64,
 }
 
 impl Censoring {
@@ -150,10 +155,21 @@ impl Censoring {
         self.first_texts_of += other.first_texts_of;
         self.gaps += other.gaps;
         self.gaps_of += other.gaps_of;
+        self.gaps_at_end += other.gaps_at_end;
     }
 
     pub(crate) fn first_text_share(self) -> Option<f64> {
         share(self.first_texts, self.first_texts_of)
+    }
+
+    /// Of the gaps, those between two chunks that each had a stamp of their own.
+    pub(crate) fn own_stamp_share(self) -> Option<f64> {
+        share(self.gaps_of.saturating_sub(self.gaps), self.gaps_of)
+    }
+
+    /// Gaps that the client itself could not time, by reading too late.
+    pub(crate) fn late_gap_share(self) -> Option<f64> {
+        share(self.gaps.saturating_sub(self.gaps_at_end), self.gaps_of)
     }
 
     pub(crate) fn gap_share(self) -> Option<f64> {

@@ -11,6 +11,7 @@ pub(crate) mod interval;
 pub(crate) mod marks;
 pub(crate) mod metric;
 pub(crate) mod phase;
+pub(crate) mod pool;
 pub(crate) mod quantile;
 pub(crate) mod request;
 pub(crate) mod summary;

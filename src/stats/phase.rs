@@ -142,8 +142,17 @@ fn sample(records: &[RequestRecord]) -> (Samples, Censoring) {
             censoring.gaps += u64::from(gap.censored);
             censoring.gaps_of += 1;
         }
+        censoring.gaps_at_end += u64::from(only_the_end_is_bounded(record));
     }
     (samples, censoring)
+}
+
+/// The last chunk has only bounds and the one before it a stamp of its own.
+fn only_the_end_is_bounded(record: &RequestRecord) -> bool {
+    match text_chunks(record) {
+        [.., before, last] => last.is_censored() && !before.is_censored(),
+        [] | [_] => false,
+    }
 }
 
 impl Requests {

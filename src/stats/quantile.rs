@@ -49,6 +49,13 @@ impl Percentile {
         }
     }
 
+    /// The place of this percentile among `n` ordered values; `None` below the floor.
+    pub(crate) fn rank(self, n: u64) -> Option<u64> {
+        let floor = u64::try_from(self.floor()).unwrap_or(u64::MAX);
+        let percent = u64::try_from(self.percent()).unwrap_or(100);
+        (n >= floor).then(|| (n - 1) * percent / 100)
+    }
+
     /// `None` below the floor.
     fn of(self, sorted: &[f64]) -> Option<f64> {
         (sorted.len() >= self.floor()).then(|| interpolate(sorted, self.percent())).flatten()
@@ -120,7 +127,7 @@ pub(crate) fn sample_sd(values: &[f64]) -> Option<f64> {
 
 /// Position `percent` % of the way through the sorted values, in whole numbers so that no
 /// rounding can pick the wrong neighbours.
-pub(crate) fn interpolate(sorted: &[f64], percent: usize) -> Option<f64> {
+pub(super) fn interpolate(sorted: &[f64], percent: usize) -> Option<f64> {
     let position = percent * sorted.len().checked_sub(1)?;
     let low = *sorted.get(position / 100)?;
     let high = sorted.get(position / 100 + 1).copied().unwrap_or(low);

@@ -14,6 +14,7 @@ mod gpu;
 mod harness;
 mod kills;
 mod nvml;
+mod pause;
 mod real_engine;
 mod resume;
 mod stopping;

@@ -17,6 +17,7 @@ use crate::load::message::{LoadEvent, LoadPlan};
 use crate::report::saved::{SavedSetup, saved};
 use crate::run::phase::PhaseEnd;
 use crate::stats::data::PhaseData;
+use crate::store::parquet;
 use anyhow::Context;
 use clap::Args;
 use plan::{Bench, PromptLength};
@@ -74,6 +75,9 @@ pub(super) struct BenchArguments {
     /// Write the result as JSON, in the fields that scripts for serving benchmarks read.
     #[arg(long, value_name = "FILE")]
     save_result: Option<PathBuf>,
+    /// Write every request with every chunk's arrival, as Parquet.
+    #[arg(long, value_name = "FILE")]
+    records: Option<PathBuf>,
     /// With lists of one entry a request in it.
     #[arg(long, requires = "save_result")]
     save_detailed: bool,
@@ -92,6 +96,10 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
     let data = result?;
     let text = show::result(&bench, &data);
     print!("{text}");
+    if let Some(file) = &arguments.records {
+        parquet::write(file, &data.records).context("cannot keep the records")?;
+        println!("records: {}", file.display());
+    }
     if let Some(file) = &arguments.save_result {
         let result =
             saved(&setup(&bench, &data), &data.facts, &data.records, arguments.save_detailed);

@@ -44,7 +44,9 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     blocks.push(Block::Table(stamps(summary)));
     blocks.push(Block::text(
         "TTFT jitter is p99 - mean. Censored: a time of which only bounds are known, because several chunks were \
-         read at once.",
+         read at once. Own stamps: gaps whose two chunks were each stamped alone by the kernel. Read late: gaps \
+         that have bounds only because the client read late; a stream's last token often arrives together with \
+         the end of the stream and counts as neither.",
     ));
     let other = other(summary);
     if !other.is_empty() {
@@ -85,7 +87,8 @@ fn stamps(summary: &Summary) -> Table {
         "ITL SD ms",
         "tokens per chunk",
         "TTFT censored",
-        "ITL censored",
+        "ITL own stamps",
+        "ITL read late",
     ]);
     for cell in measured(summary) {
         table.row(vec![
@@ -95,7 +98,8 @@ fn stamps(summary: &Summary) -> Table {
             cell.latency.get(&Metric::Itl).and_then(|itl| itl.sd).into(),
             cell.output_tokens_per_chunk.into(),
             percent(cell.censoring.first_text_share()).into(),
-            percent(cell.censoring.gap_share()).into(),
+            percent(cell.censoring.own_stamp_share()).into(),
+            percent(cell.censoring.late_gap_share()).into(),
         ]);
     }
     table
