@@ -63,7 +63,7 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         run: run.clone(),
         sweep: sweep.name.clone(),
         setup: setup(sweep),
-        variants: sweep.variants.iter().map(|variant| variant_facts(sweep, variant)).collect(),
+        variants: sweep.variants.iter().map(variant_facts).collect(),
         phases: sweep.phases.iter().map(phase).collect(),
         planned: plan(sweep),
         origin: Some(order.origin.clone()),
@@ -103,18 +103,18 @@ fn setup(sweep: &Sweep) -> Setup {
 }
 
 /// The model's files are read here, once, for what they weigh.
-fn machine(sweep: &Sweep, variant: &Variant) -> MachineFacts {
+fn machine(variant: &Variant) -> MachineFacts {
     let shape = model::shape(&variant.model.path);
     MachineFacts {
-        hardware: sweep.hardware.clone(),
+        hardware: variant.hardware.clone(),
         shape: shape.as_ref().ok().copied(),
         shape_unknown: shape.err().map(|why| why.to_string()),
     }
 }
 
-fn variant_facts(sweep: &Sweep, variant: &Variant) -> VariantFacts {
+fn variant_facts(variant: &Variant) -> VariantFacts {
     VariantFacts {
-        machine: machine(sweep, variant),
+        machine: machine(variant),
         name: variant.name.clone(),
         engine: variant.engine.name.clone(),
         engine_version: None,

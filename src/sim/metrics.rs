@@ -32,7 +32,8 @@ mod tests {
 
     #[test]
     fn every_metric_has_its_type_and_value() {
-        let limits = Limits { max_running: 4, kv_tokens: 200, chunked_prefill: None };
+        let limits =
+            Limits { max_running: 4, kv_tokens: 200, chunked_prefill: None, prefill_first: false };
         let load = Load {
             running: 2,
             waiting: 3,

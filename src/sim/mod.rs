@@ -152,3 +152,6 @@ async fn load(settings: &Settings) {
         }
     }
 }
+
+#[cfg(test)]
+mod profile_tests;

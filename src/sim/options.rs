@@ -38,10 +38,19 @@ pub(crate) struct SimOptions {
     /// Cost of each decoding request in a step.
     #[arg(long, value_name = "US", default_value = "50", value_parser = microseconds)]
     step_us_per_request: Duration,
+    /// Cost of each token in the context of a decoding request: what reading the KV cache takes.
+    #[arg(long, value_name = "NS", default_value = "0", value_parser = nanoseconds)]
+    step_ns_per_kv_token: f64,
+    /// Least cost of a step that only takes in prompts: what reading the weights takes.
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
+    prefill_step_ms: Duration,
     /// Prompt tokens that a step takes in beside decoding; without it decoding waits for whole
     /// prompts.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     chunked_prefill: Option<u64>,
+    /// Decoding waits while prompts are taken in, with --chunked-prefill too.
+    #[arg(long)]
+    prefill_first: bool,
     /// Time of loading. The port is bound at its end.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     start_delay_ms: Duration,
@@ -97,11 +106,14 @@ impl SimOptions {
                 max_running: usize::try_from(self.max_running).unwrap_or(usize::MAX),
                 kv_tokens: self.kv_tokens,
                 chunked_prefill: self.chunked_prefill,
+                prefill_first: self.prefill_first,
             },
             costs: Costs {
                 step: self.step_ms,
                 per_request: self.step_us_per_request,
+                per_kv_token_ns: self.step_ns_per_kv_token,
                 prefill_tokens_per_second: self.prefill_tokens_per_second,
+                prefill_step: self.prefill_step_ms,
                 jitter_percent: self.jitter_percent,
             },
             start_delay: self.start_delay_ms,
@@ -124,9 +136,12 @@ impl Settings {
             "kv_tokens": self.limits.kv_tokens,
             "context": self.ability.context,
             "chunked_prefill": self.limits.chunked_prefill,
+            "prefill_first": self.limits.prefill_first,
             "prefill_tokens_per_second": self.costs.prefill_tokens_per_second,
             "step_ms": self.costs.step.as_secs_f64() * 1e3,
             "step_us_per_request": self.costs.per_request.as_secs_f64() * 1e6,
+            "step_ns_per_kv_token": self.costs.per_kv_token_ns,
+            "prefill_step_ms": self.costs.prefill_step.as_secs_f64() * 1e3,
             "jitter_percent": self.costs.jitter_percent,
             "start_delay_ms": self.start_delay.as_secs_f64() * 1e3,
             "faults": faults,
@@ -140,6 +155,12 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 
 fn microseconds(text: &str) -> Result<Duration, String> {
     span(text, 1e6)
+}
+
+/// A second for each token is far beyond any use.
+fn nanoseconds(text: &str) -> Result<f64, String> {
+    let value = number(text)?;
+    if value > 1e9 { Err("is more than a second".to_owned()) } else { Ok(value) }
 }
 
 /// An hour is far beyond any use, and far below any overflow.

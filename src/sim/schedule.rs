@@ -22,15 +22,21 @@ pub(crate) struct Limits {
     /// Prompt tokens that one step may take in beside decoding. `None`: a prompt is taken in
     /// whole, and decoding waits for it.
     pub(crate) chunked_prefill: Option<u64>,
+    /// Decoding waits while any prompt is taken in, chunked or not.
+    pub(crate) prefill_first: bool,
 }
 
-/// A step costs `step` + `per_request` a decoding request (both only if any request decodes)
-/// + its prompt tokens / `prefill_tokens_per_second`, all of it varied by `jitter_percent`.
+/// A step that decodes costs `step`, which is mostly reading the weights, + `per_request` a decoding
+/// request + `per_kv_token_ns` a token of their contexts + its prompt tokens /
+/// `prefill_tokens_per_second`. One that only takes in prompts costs the last of these, but at
+/// least `prefill_step`. All of it is varied by `jitter_percent`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Costs {
     pub(crate) step: Duration,
     pub(crate) per_request: Duration,
+    pub(crate) per_kv_token_ns: f64,
     pub(crate) prefill_tokens_per_second: u64,
+    pub(crate) prefill_step: Duration,
     /// A step's cost is drawn evenly from its nominal cost plus or minus this.
     pub(crate) jitter_percent: f64,
 }
@@ -198,9 +204,9 @@ impl Scheduler {
 
     /// Decides what the step does for each running request.
     fn share_out(&mut self) {
-        let whole = self.limits.chunked_prefill.is_none();
+        let alone = self.limits.chunked_prefill.is_none() || self.limits.prefill_first;
         let prefills = |running: &Running| running.produced == 0;
-        let decoding_waits = whole && self.running.iter().any(prefills);
+        let decoding_waits = alone && self.running.iter().any(prefills);
         let mut budget = self.limits.chunked_prefill.unwrap_or(u64::MAX);
         for running in &mut self.running {
             running.part = if !prefills(running) {
@@ -216,20 +222,27 @@ impl Scheduler {
     }
 
     fn cost(&mut self) -> Duration {
-        let (mut decoding, mut prompt_tokens) = (0_u32, 0_u64);
+        let (mut decoding, mut context, mut prompt_tokens) = (0_u32, 0_u64, 0_u64);
         for running in &self.running {
             match running.part {
                 Part::Nothing => {}
-                Part::Decode => decoding += 1,
+                Part::Decode => {
+                    decoding += 1;
+                    context += running.prefilled + running.produced;
+                }
                 Part::Prefill(taken) => prompt_tokens += taken,
             }
         }
         let rate = u128::from(self.costs.prefill_tokens_per_second.max(1));
         let prefill_ns = u128::from(prompt_tokens) * 1_000_000_000 / rate;
-        let mut cost = Duration::from_nanos(u64::try_from(prefill_ns).unwrap_or(u64::MAX));
-        if decoding > 0 {
-            cost += self.costs.step + self.costs.per_request * decoding;
-        }
+        let prefill = Duration::from_nanos(u64::try_from(prefill_ns).unwrap_or(u64::MAX));
+        let cost = if decoding > 0 {
+            let attention = count_f64(context) * self.costs.per_kv_token_ns / 1e9;
+            let attention = Duration::try_from_secs_f64(attention).unwrap_or_default();
+            prefill + self.costs.step + self.costs.per_request * decoding + attention
+        } else {
+            prefill.max(self.costs.prefill_step)
+        };
         // Drawn even without jitter, so that the stream's position is the step's number.
         let swing = 2.0 * self.jitter.unit() - 1.0;
         scale(cost, 1.0 + self.costs.jitter_percent / 100.0 * swing)

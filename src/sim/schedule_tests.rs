@@ -6,14 +6,16 @@ use std::collections::BTreeMap;
 const MS: i64 = 1_000_000;
 
 fn limits() -> Limits {
-    Limits { max_running: 2, kv_tokens: 1000, chunked_prefill: None }
+    Limits { max_running: 2, kv_tokens: 1000, chunked_prefill: None, prefill_first: false }
 }
 
 fn costs() -> Costs {
     Costs {
         step: Duration::from_millis(10),
         per_request: Duration::from_millis(1),
+        per_kv_token_ns: 0.0,
         prefill_tokens_per_second: 1000,
+        prefill_step: Duration::ZERO,
         jitter_percent: 0.0,
     }
 }
@@ -83,6 +85,30 @@ fn a_chunked_prefill_shares_its_steps_with_decoding() {
 }
 
 #[test]
+fn decoding_can_be_made_to_wait_for_chunks_too() {
+    let first = Limits { chunked_prefill: Some(50), prefill_first: true, ..limits() };
+    check(
+        first,
+        &[(0, job(1, 20, 3)), (25, job(2, 100, 1))],
+        &[(1, 20), (1, 31), (2, 131), (1, 142)],
+    );
+}
+
+/// Contexts of 21 and 22 tokens at 100 us each; a prompt of 20 takes 20 ms, but 50 at least.
+#[test]
+fn contexts_are_read_and_a_prompt_costs_a_step_at_least() {
+    let costs = Costs {
+        per_kv_token_ns: 1e5,
+        prefill_step: Duration::from_millis(50),
+        step: Duration::from_micros(10_900),
+        per_request: Duration::ZERO,
+        ..costs()
+    };
+    let got = play(limits(), costs, &[(0, job(1, 20, 3))]);
+    assert_eq!(got, [(1, 50), (1, 63), (1, 76)]);
+}
+
+#[test]
 fn a_request_waits_for_a_slot() {
     let alone = Limits { max_running: 1, ..limits() };
     check(alone, &[(0, job(1, 20, 2)), (1, job(2, 20, 1))], &[(1, 20), (1, 31), (2, 51)]);
@@ -141,6 +167,7 @@ fn walk(seed: Seed) {
         max_running: usize::try_from(draw(1, 6)).unwrap(),
         kv_tokens: draw(64, 200),
         chunked_prefill: (draw(0, 2) == 1).then(|| draw(1, 30)),
+        prefill_first: draw(0, 2) == 1,
     };
     let mut scheduler = Scheduler::new(limits, costs(), seed);
     let mut jobs: BTreeMap<JobId, (Job, u64)> = BTreeMap::new();

@@ -24,8 +24,6 @@ pub(crate) struct Sweep {
     pub(crate) warmup: Warmup,
     pub(crate) phases: Vec<Phase>,
     pub(crate) deadlines: Deadlines,
-    /// As the sweep says; what a driver says goes first.
-    pub(crate) hardware: Option<Hardware>,
     /// What could not be checked beforehand, for the reader.
     pub(crate) notes: Vec<String>,
 }
@@ -40,6 +38,8 @@ pub(crate) struct Variant {
     /// The interpreter that runs it, where it is a Python script.
     pub(crate) python: Option<String>,
     pub(crate) model: Model,
+    /// As the sweep says; what a driver says goes first.
+    pub(crate) hardware: Option<Hardware>,
     pub(crate) params: BTreeMap<String, ParamValue>,
     /// Flags that the engine file does not know, as they are.
     pub(crate) args: Vec<String>,

@@ -10,13 +10,28 @@ use std::ops::RangeInclusive;
 const POSITIVE: RangeInclusive<f64> = 0.001..=1e9;
 const MOST_GPUS: u32 = 1024;
 
-/// A card of the table, or one that is described here; what is said here goes first.
-pub(super) fn hardware(fields: &Fields<'_>, table: &GpuTable) -> Option<Hardware> {
-    let field = fields.required("gpu");
+/// A card of the table, or one that is described here; what is said here goes first. A variant's
+/// own table changes what the sweep's says, `of_all`.
+pub(super) fn hardware(
+    fields: &Fields<'_>,
+    table: &GpuTable,
+    of_all: Option<&Hardware>,
+) -> Option<Hardware> {
+    let field = if of_all.is_some() { fields.optional("gpu") } else { fields.required("gpu") };
     let name = field.text();
-    let count = fields.optional("count").count(MOST_GPUS);
+    let count = fields.optional("count").count(MOST_GPUS).map(std::num::NonZeroU32::get);
     let bits = fields.optional("kv_cache_bits").integer(1..=32);
+    let kv_cache_bits = bits.and_then(|bits| u32::try_from(bits).ok());
     let own = Own::read(fields);
+    if let Some(of_all) = of_all
+        && !field.is_there()
+    {
+        return Some(Hardware {
+            gpu: own.over(of_all.gpu.clone()),
+            count: count.unwrap_or(of_all.count),
+            kv_cache_bits: kv_cache_bits.or(of_all.kv_cache_bits),
+        });
+    }
     let name = name?;
     let gpu = match (table.find(&name), own.whole(&name)) {
         (Some(known), _) => own.over(known.clone()),
@@ -28,11 +43,7 @@ pub(super) fn hardware(fields: &Fields<'_>, table: &GpuTable) -> Option<Hardware
             return None;
         }
     };
-    Some(Hardware {
-        gpu,
-        count: count.map_or(1, std::num::NonZeroU32::get),
-        kv_cache_bits: bits.and_then(|bits| u32::try_from(bits).ok()),
-    })
+    Some(Hardware { gpu, count: count.unwrap_or(1), kv_cache_bits })
 }
 
 /// Figures that the sweep gives itself.
@@ -101,8 +112,12 @@ mod tests {
     use std::path::Path;
 
     fn read(text: &str) -> Result<Hardware, String> {
+        read_over(text, None)
+    }
+
+    fn read_over(text: &str, of_all: Option<&Hardware>) -> Result<Hardware, String> {
         let table = GpuTable::built_in().unwrap_or_else(|problems| panic!("{problems}"));
-        form::read(Path::new("s.toml"), text, |_, fields| hardware(fields, &table))
+        form::read(Path::new("s.toml"), text, |_, fields| hardware(fields, &table, of_all))
             .map_err(|problems| problems.to_string())
     }
 
@@ -115,6 +130,15 @@ mod tests {
         assert!(slower.gpu.source.ends_with("changed by the sweep file"), "{slower:?}");
         let own = read("gpu = \"Z9\"\nfp16_tflops = 10\nbandwidth_gb_s = 20").unwrap();
         assert_eq!((own.gpu.name.as_str(), own.count), ("Z9", 1));
+    }
+
+    #[test]
+    fn a_variant_changes_what_the_sweep_says() {
+        let all = read("gpu = \"A40\"\nkv_cache_bits = 8").unwrap();
+        let two = read_over("count = 2", Some(&all)).unwrap();
+        assert_eq!((two.gpu.name.as_str(), two.count, two.kv_cache_bits), ("A40", 2, Some(8)));
+        let other = read_over("gpu = \"L4\"", Some(&all)).unwrap();
+        assert_eq!((other.gpu.name.as_str(), other.kv_cache_bits), ("L4", None));
     }
 
     #[test]

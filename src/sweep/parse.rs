@@ -4,8 +4,8 @@
 
 use super::def::{Endpoint, Sampling, Sweep, Variant};
 use super::installed::Installed;
+use super::load;
 use super::variants::{self, Surroundings};
-use super::{hardware, load};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -50,8 +50,6 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     });
     let endpoint = workload.as_ref().map_or(Endpoint::Completions, |workload| workload.endpoint);
     let sampling = sampling(fields, &variants, endpoint);
-    let hardware = fields.optional("hardware").table();
-    let hardware = hardware.and_then(|fields| hardware::hardware(&fields, around.library.gpus()));
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
     let most_users = phases.iter().map(|phase| phase.users).max();
@@ -66,7 +64,6 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         warmup,
         phases: at_least_one(phases)?,
         deadlines,
-        hardware,
         notes: around.notes.take(),
     })
 }

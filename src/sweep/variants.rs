@@ -2,7 +2,7 @@
 
 use super::def::{Model, Variant};
 use super::installed::{self, Installed, Places};
-use super::{args, program};
+use super::{args, hardware, program};
 use crate::engine::common::{variable_name, variable_names};
 use crate::engine::def::{EngineDef, Slot};
 use crate::engine::library::{Library, LibraryError};
@@ -10,6 +10,7 @@ use crate::engine::{containment, params};
 use crate::form::host::{Host, PathKind};
 use crate::form::{Field, Fields, Wrong, did_you_mean};
 use crate::ids::Name;
+use crate::physics::gpu::Hardware;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,10 @@ pub(super) fn read(fields: &Fields<'_>, around: &Surroundings<'_>) -> Vec<Varian
     };
     let model = model.table().and_then(|fields| read_model(&fields, around));
 
+    let hardware = fields.optional("hardware").table();
+    let hardware =
+        hardware.and_then(|fields| hardware::hardware(&fields, around.library.gpus(), None));
+    let of_all = OfAll { model, hardware };
     let mut engines = Engines { settings: &settings, around, found: BTreeMap::new() };
     let mut names: Vec<Name> = Vec::new();
     let mut variants = Vec::new();
@@ -57,16 +62,22 @@ pub(super) fn read(fields: &Fields<'_>, around: &Surroundings<'_>) -> Vec<Varian
             field.problem("another variant has this name", None);
         }
         names.extend(name.clone());
-        variants.extend(variant(name, table, model.as_ref(), &mut engines));
+        variants.extend(variant(name, table, &of_all, &mut engines));
     }
     engines.check_unused(fields);
     variants
 }
 
+/// What holds for variants that do not say otherwise.
+struct OfAll {
+    model: Option<Model>,
+    hardware: Option<Hardware>,
+}
+
 fn variant(
     name: Option<Name>,
     fields: &Fields<'_>,
-    model: Option<&Model>,
+    of_all: &OfAll,
     engines: &mut Engines<'_, '_>,
 ) -> Option<Variant> {
     let engine_field = fields.required("engine");
@@ -88,7 +99,13 @@ fn variant(
     let model = if own.is_there() {
         own.table().and_then(|fields| read_model(&fields, engines.around))
     } else {
-        model.cloned()
+        of_all.model.clone()
+    };
+    let own = fields.optional("hardware").table();
+    let (table, of_all) = (engines.around.library.gpus(), of_all.hardware.as_ref());
+    let hardware = match own {
+        Some(own) => hardware::hardware(&own, table, of_all),
+        None => of_all.cloned(),
     };
     let found = engine?;
     let model = model?;
@@ -99,6 +116,7 @@ fn variant(
         program: found.program,
         python: found.python,
         model,
+        hardware,
         params,
         args,
         env: env.unwrap_or_default(),

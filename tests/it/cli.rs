@@ -57,11 +57,3 @@ fn what_is_not_a_run_is_refused_and_left_alone() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("format 99"));
     assert_eq!(fs::read_to_string(odd.join("plan.json")).unwrap(), "{\"format\": 99}");
 }
-
-#[test]
-fn the_example_for_the_simulated_engine_is_sound() {
-    let sandbox = Sandbox::new();
-    let example = crate::harness::repository().join("examples/sim.toml");
-    let output = sandbox.command(&["check", example.to_str().unwrap()]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}

@@ -8,6 +8,7 @@ mod check;
 mod cli;
 mod diagnose;
 mod engines;
+mod examples;
 mod faults;
 mod files;
 mod gpu;
