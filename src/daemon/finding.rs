@@ -1,6 +1,7 @@
 //! What is known of an attempt when it has ended. Only data.
 
 use crate::engine::rules::Circumstances;
+use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
 use crate::supervise::guard::message::GuardReport;
@@ -25,6 +26,7 @@ pub(crate) struct Finding {
     pub(crate) time_to_ready: Option<Duration>,
     pub(crate) stop_took: Option<Duration>,
     pub(crate) peak_memory_bytes: Option<u64>,
+    pub(crate) effective: Option<EffectiveConfig>,
     pub(crate) phases: Vec<PhaseFacts>,
     pub(crate) timeline: Vec<TimelineEntry>,
 }
@@ -44,6 +46,7 @@ impl Finding {
             time_to_ready: None,
             stop_took: None,
             peak_memory_bytes: None,
+            effective: None,
             phases: Vec::new(),
             timeline: Vec::new(),
         }

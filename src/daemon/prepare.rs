@@ -3,7 +3,7 @@
 //! Invariant: what is sent to the engine depends on sweep seed, block, phase, user and turn, never
 //! on the variant or the attempt: every variant meets the same prompts.
 
-use super::attempt::AttemptPlan;
+use super::attempt::{AttemptPlan, ReadBack};
 use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
 use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::engine::rules::scan::ScanSpec;
@@ -19,6 +19,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Engines are reached here and nowhere else.
@@ -97,6 +98,7 @@ pub(crate) fn attempt_plan(
             .map(|phase| load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase))
             .collect(),
         limits: limits(sweep, variant),
+        readback: ReadBack { engine: Arc::clone(&variant.engine), params: variant.params.clone() },
     })
 }
 

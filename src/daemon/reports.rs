@@ -9,7 +9,7 @@ use crate::stats::data::{
 };
 use crate::stats::summary::{Summary, summarise};
 use crate::store::control::{self, Change, ControlLine};
-use crate::store::dirs::{RunDir, StoredTrial};
+use crate::store::dirs::{RunDir, StoredPhase, StoredTrial};
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::PlannedTrial;
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,11 @@ fn version_changes(lines: &[ControlLine]) -> Vec<VersionChange> {
 }
 
 fn trial_data(stored: StoredTrial) -> TrialData {
-    let phase = |(facts, records)| PhaseData { facts, records };
+    let phase = |stored: StoredPhase| PhaseData {
+        facts: stored.facts,
+        records: stored.records,
+        engine: stored.engine,
+    };
     TrialData {
         outcome: stored.outcome,
         attempts: stored.attempts,

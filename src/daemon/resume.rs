@@ -97,6 +97,7 @@ fn mark(attempt: &AttemptDir, number: u32, anchor: Option<ClockAnchor>) -> Resul
                 time_to_ready_ms: None,
                 peak_host_memory_bytes: None,
                 teardown: None,
+                effective: None,
                 phases: Vec::new(),
                 timeline: Vec::new(),
             }

@@ -128,6 +128,7 @@ async fn run_attempt(
             .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         peak_host_memory_bytes: finding.peak_memory_bytes,
         teardown: verdict::teardown(&finding),
+        effective: finding.effective,
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
         timeline: finding.timeline,
     };

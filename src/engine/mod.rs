@@ -9,9 +9,7 @@
 pub(crate) mod common;
 pub(crate) mod containment;
 pub(crate) mod def;
-#[cfg_attr(not(test), expect(dead_code, reason = "until what really ran is read back"))]
 pub(crate) mod effective;
-#[cfg_attr(not(test), expect(dead_code, reason = "until engines are sampled"))]
 pub(crate) mod exposition;
 #[cfg(test)]
 mod fixture_tests;

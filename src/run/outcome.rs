@@ -1,5 +1,6 @@
 //! How trials and attempts end.
 
+use super::effective::EffectiveConfig;
 use crate::ids::{Name, RunId, TrialId};
 use crate::units::ClockAnchor;
 use serde::{Deserialize, Serialize};
@@ -154,6 +155,9 @@ pub(crate) struct AttemptOutcome {
     pub(crate) peak_host_memory_bytes: Option<u64>,
     /// None if the engine was never launched.
     pub(crate) teardown: Option<Teardown>,
+    /// What the engine really ran with; absent if it never became ready, or before this was read.
+    #[serde(default)]
+    pub(crate) effective: Option<EffectiveConfig>,
     /// Phases of which this attempt has the records.
     pub(crate) phases: Vec<Name>,
     /// Every change of state, in order: when (ms since `started`) and what.

@@ -1,5 +1,6 @@
 //! What is sampled beside a phase, and facts of the host. Edge.
 
+pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod model;

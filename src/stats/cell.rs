@@ -5,6 +5,7 @@
 
 use crate::ids::Name;
 use crate::stats::data::PhasePlan;
+use crate::stats::engine::EngineOverTrials;
 use crate::stats::interval::OverTrials;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
 use crate::stats::phase::{Client, PhaseTrial, Requests, Tokens};
@@ -33,6 +34,9 @@ pub(crate) struct Cell {
     pub(crate) tokens: Tokens,
     pub(crate) client: Client,
     pub(crate) client_cpu_s_per_million_output_tokens: Option<f64>,
+    /// What the engine said of itself.
+    #[serde(default)]
+    pub(crate) engine: Option<EngineOverTrials>,
     pub(crate) trials: Vec<PhaseTrial>,
 }
 
@@ -102,6 +106,7 @@ impl Cell {
             requests,
             tokens,
             client,
+            engine: EngineOverTrials::of(trials.iter().filter_map(|trial| trial.engine.as_ref())),
             trials,
         }
     }
@@ -122,7 +127,7 @@ mod tests {
         let mut facts = facts("p", 1, [0, 0, 1000, 1000]);
         facts.end = end;
         let records = vec![record(0, ms(0), &[first_ms, 900], 2); 3];
-        PhaseTrial::of(block, 1, &PhaseData { facts, records })
+        PhaseTrial::of(block, 1, &PhaseData::new(facts, records))
     }
 
     fn cell(trials: Vec<(PhaseTrial, Samples)>) -> Cell {

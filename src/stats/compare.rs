@@ -143,7 +143,7 @@ mod tests {
         let trials = e2el_ms.iter().map(|(block, e2el)| {
             let facts = facts("p", 1, [0, 0, 1000, 1000]);
             let records = vec![record(0, ms(0), &[100, *e2el], 2); 5];
-            PhaseTrial::of(*block, 1, &PhaseData { facts, records })
+            PhaseTrial::of(*block, 1, &PhaseData::new(facts, records))
         });
         let phase = PhasePlan {
             name: Name::new("p").unwrap(),

@@ -6,6 +6,7 @@
 use crate::ids::{Name, RunId};
 use crate::physics::gpu::Hardware;
 use crate::physics::shape::ModelShape;
+use crate::run::engine_sample::EngineSample;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::provenance::Provenance;
@@ -55,6 +56,8 @@ pub(crate) struct TrialData {
 pub(crate) struct PhaseData {
     pub(crate) facts: PhaseFacts,
     pub(crate) records: Vec<RequestRecord>,
+    /// What the engine said of itself; empty where it was not asked.
+    pub(crate) engine: Vec<EngineSample>,
 }
 
 /// What every trial of the sweep has in common.
@@ -113,4 +116,11 @@ pub(crate) struct PhasePlan {
     pub(crate) users: u32,
     pub(crate) min_requests: u32,
     pub(crate) min_duration_s: f64,
+}
+
+impl PhaseData {
+    /// Of an engine that was not asked.
+    pub(crate) fn new(facts: PhaseFacts, records: Vec<RequestRecord>) -> Self {
+        Self { facts, records, engine: Vec::new() }
+    }
 }

@@ -1,8 +1,11 @@
 //! Made-up data for tests: requests and phases with round times, and one whole run.
 
+use crate::engine::exposition::MetricName;
 use crate::ids::{Name, RunId, TrialId};
 use crate::physics::config_json::Config;
 use crate::physics::gpu::{Gpu, Hardware};
+use crate::run::effective::{Difference, EffectiveConfig};
+use crate::run::engine_sample::EngineSample;
 use crate::run::outcome::{
     AttemptOutcome, Ending, EvidenceLine, ExitStatus, Failure, FailureKind, PhaseSource, Teardown,
     TeardownVerdict, TrialOutcome,
@@ -15,6 +18,8 @@ use crate::stats::data::{
 };
 use crate::sweep::def::{Endpoint, PlannedTrial};
 use crate::units::{ClockAnchor, MonoNs};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub(crate) fn ms(milliseconds: i64) -> MonoNs {
     MonoNs::new(milliseconds * 1_000_000)
@@ -132,7 +137,9 @@ fn phase(label: &str, users: u32, seconds: i64, pace: Pace) -> PhaseData {
     }
     let mut facts = facts(label, users, [0, i64::from(users) - 1, stop, ended]);
     facts.records = records.len() as u64;
-    PhaseData { facts, records }
+    let mut data = PhaseData::new(facts, records);
+    data.engine = engine_samples(&data);
+    data
 }
 
 fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
@@ -154,9 +161,45 @@ fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
             took_ms: 180,
             detail: failed.then(|| "port 40123 was still bound after 10 s".into()),
         }),
+        effective: Some(effective(failed)),
         phases: phases.iter().map(|phase| name(phase)).collect(),
         timeline: Vec::new(),
     }
+}
+
+/// An engine that failed had been given less than it had asked for.
+fn effective(clamped: bool) -> EffectiveConfig {
+    let found = if clamped { "12" } else { "16" };
+    let difference =
+        Difference { name: "max_running".into(), asked: "16".into(), found: found.into() };
+    EffectiveConfig {
+        values: BTreeMap::from([
+            ("dtype".into(), "float16".into()),
+            ("max_running".into(), found.into()),
+        ]),
+        differences: if clamped { vec![difference] } else { Vec::new() },
+        unknown: vec!["context".into()],
+    }
+}
+
+/// A sample a second of an engine that is full.
+fn engine_samples(phase: &PhaseData) -> Vec<EngineSample> {
+    let seconds = phase.facts.ended.since(phase.facts.started).as_secs() + 1;
+    let sample = |second: u64| EngineSample {
+        at: phase.facts.started.plus(Duration::from_secs(second)),
+        took_ns: 2_000_000,
+        answered: second != 3,
+        figures: match second {
+            3 => BTreeMap::new(),
+            _ => BTreeMap::from([
+                (MetricName::RequestsRunning, f64::from(phase.facts.users)),
+                (MetricName::KvCacheUsageRatio, 0.25),
+                (MetricName::TtftSecondsSum, crate::units::count_f64(second) * 0.5),
+                (MetricName::TtftSecondsCount, crate::units::count_f64(second) * 10.0),
+            ]),
+        },
+    };
+    (0..=seconds).map(sample).collect()
 }
 
 fn trial(block: u32, variant: &str, ending: Ending, phases: Vec<PhaseData>) -> TrialData {

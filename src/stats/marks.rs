@@ -10,7 +10,7 @@ use crate::stats::cell::Cell;
 use crate::stats::data::VersionChange;
 use crate::stats::metric::{Censoring, Metric, share};
 use crate::stats::phase::{Client, PhaseTrial};
-use crate::stats::summary::TrialSummary;
+use crate::stats::summary::{AttemptSummary, TrialSummary};
 use serde::{Deserialize, Serialize};
 
 /// More censored first texts than this: the client could not read fast enough.
@@ -45,6 +45,7 @@ pub(crate) enum MarkCode {
     ClockStep,
     NoKernelStamps,
     TeardownNotClean,
+    ConfigDiffers,
     EngineVersionChanged,
     NoGpuTelemetry,
 }
@@ -241,7 +242,23 @@ fn of_trial(trial: &TrialSummary) -> Vec<Mark> {
             detail: format!("attempt {}: {verdict}{detail}", attempt.attempt),
         })
     });
-    unclean.collect()
+    unclean.chain(trial.attempts.iter().filter_map(|attempt| differs(trial, attempt))).collect()
+}
+
+/// What ran is not what was asked.
+fn differs(trial: &TrialSummary, attempt: &AttemptSummary) -> Option<Mark> {
+    let differences = &attempt.effective.as_ref()?.differences;
+    let detail: Vec<String> = differences
+        .iter()
+        .map(|d| format!("{} is {}, asked was {}", d.name, d.found, d.asked))
+        .collect();
+    (!detail.is_empty()).then(|| Mark {
+        code: MarkCode::ConfigDiffers,
+        variant: Some(trial.variant.clone()),
+        phase: None,
+        block: Some(trial.block),
+        detail: format!("attempt {}: {}", attempt.attempt, detail.join("; ")),
+    })
 }
 
 #[cfg(test)]
@@ -259,7 +276,7 @@ mod tests {
         let mut records = vec![record(0, ms(0), &[100, 200, 300], 3); 50];
         facts.records = 50;
         spoil(&mut facts, &mut records);
-        let (trial, _) = PhaseTrial::of(1, 1, &PhaseData { facts, records });
+        let (trial, _) = PhaseTrial::of(1, 1, &PhaseData::new(facts, records));
         let found = [about_phase(&trial), about_times(&trial), about_tokens(&trial)].concat();
         let codes: Vec<MarkCode> = found.into_iter().map(|(code, _)| code).collect();
         assert_eq!(codes, expected);

@@ -6,6 +6,7 @@
 pub(crate) mod cell;
 pub(crate) mod compare;
 pub(crate) mod data;
+pub(crate) mod engine;
 pub(crate) mod hardware;
 pub(crate) mod interval;
 pub(crate) mod marks;

@@ -9,6 +9,7 @@
 use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::stats::data::PhaseData;
+use crate::stats::engine::EngineFigures;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
 use crate::stats::request::{RequestMetrics, gaps, text_chunks};
 use crate::stats::window::{self, Window};
@@ -30,6 +31,8 @@ pub(crate) struct PhaseTrial {
     pub(crate) requests: Requests,
     pub(crate) tokens: Tokens,
     pub(crate) client: Client,
+    /// Absent where the engine was not asked, or never answered.
+    pub(crate) engine: Option<EngineFigures>,
 }
 
 /// Requests by class.
@@ -96,7 +99,7 @@ pub(crate) struct Client {
 impl PhaseTrial {
     /// The samples go along, to be pooled over trials; they are empty for an unmeasured phase.
     pub(crate) fn of(block: u32, attempt: u32, data: &PhaseData) -> (Self, Samples) {
-        let PhaseData { facts, records } = data;
+        let PhaseData { facts, records, engine } = data;
         let measured = match facts.end {
             PhaseEnd::Finished | PhaseEnd::Deadline => true,
             PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::Stopped => false,
@@ -115,6 +118,7 @@ impl PhaseTrial {
             requests: Requests::of(facts, records),
             tokens: Tokens::of(records),
             client: Client::of(facts, records),
+            engine: EngineFigures::of(facts, engine),
         };
         (phase, samples)
     }
@@ -320,7 +324,7 @@ mod tests {
             record(1, ms(0), &[100, 300, 500], 2),
             failed(2, ms(500), RequestOutcome::HttpError, "busy"),
         ];
-        PhaseTrial::of(1, 1, &PhaseData { facts, records }).0
+        PhaseTrial::of(1, 1, &PhaseData::new(facts, records)).0
     }
 
     #[test]
@@ -352,7 +356,7 @@ mod tests {
         let mut facts = facts("1-user", 1, [0, 100, 900, 1000]);
         facts.records = 3;
         let records = vec![record(0, ms(0), &[100], 1)];
-        assert_eq!(PhaseTrial::of(1, 1, &PhaseData { facts, records }).0.requests.lost, 2);
+        assert_eq!(PhaseTrial::of(1, 1, &PhaseData::new(facts, records)).0.requests.lost, 2);
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! Invariant: there is a cell for every planned variant and phase, also where nothing came of it.
 
 use crate::ids::{Name, RunId};
+use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
 use crate::run::provenance::Provenance;
 use crate::stats::cell::Cell;
@@ -91,6 +92,8 @@ pub(crate) struct AttemptSummary {
     pub(crate) time_to_ready_ms: Option<u64>,
     pub(crate) peak_host_memory_bytes: Option<u64>,
     pub(crate) teardown: Option<Teardown>,
+    #[serde(default)]
+    pub(crate) effective: Option<EffectiveConfig>,
     /// Relative to the run's folder.
     pub(crate) log: String,
 }
@@ -219,6 +222,7 @@ fn attempts(data: &TrialData) -> Vec<AttemptSummary> {
         time_to_ready_ms: attempt.time_to_ready_ms,
         peak_host_memory_bytes: attempt.peak_host_memory_bytes,
         teardown: attempt.teardown.clone(),
+        effective: attempt.effective.clone(),
         log: format!("trials/{trial}/attempt-{}/engine.log", attempt.attempt),
     };
     data.attempts.iter().map(summary).collect()

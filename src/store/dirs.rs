@@ -4,17 +4,20 @@
 //! RUN/ sweep.toml plan.json control.jsonl lock environment.json report.md summary.json summary.csv
 //!   trials/BLOCK-VARIANT/ outcome.json, reopened-N.json (what attempt N had come to before a retry)
 //!     attempt-N/ manifest.json engine.log outcome.json warmup/ phases/PHASE/
-//!       PHASE/ requests.parquet facts.json
+//!       PHASE/ requests.parquet engine.parquet facts.json
 //! ```
 
 use super::files::{self, StoreError};
-use super::parquet;
+use super::{engine_samples, parquet};
 use crate::ids::{Name, RunId, TrialId};
+use crate::run::engine_sample::EngineSample;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+const ENGINE_SAMPLES: &str = "engine.parquet";
 
 /// One run's folder.
 #[derive(Clone, Debug)]
@@ -141,7 +144,16 @@ impl RunDir {
 pub(crate) struct StoredTrial {
     pub(crate) outcome: TrialOutcome,
     pub(crate) attempts: Vec<AttemptOutcome>,
-    pub(crate) phases: Vec<(PhaseFacts, Vec<RequestRecord>)>,
+    pub(crate) phases: Vec<StoredPhase>,
+}
+
+/// A phase as its files tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredPhase {
+    pub(crate) facts: PhaseFacts,
+    pub(crate) records: Vec<RequestRecord>,
+    /// Empty where the engine was not asked.
+    pub(crate) engine: Vec<EngineSample>,
 }
 
 /// One attempt's folder.
@@ -198,10 +210,25 @@ impl AttemptDir {
         files::remove_temporaries(&self.path)
     }
 
-    fn read_phase(&self, name: &Name) -> Result<(PhaseFacts, Vec<RequestRecord>), StoreError> {
+    fn read_phase(&self, name: &Name) -> Result<StoredPhase, StoreError> {
         let folder = self.phase(name);
-        let facts = files::read_json(&folder.join("facts.json"))?;
-        Ok((facts, parquet::read(&folder.join("requests.parquet"))?))
+        let engine = folder.join(ENGINE_SAMPLES);
+        Ok(StoredPhase {
+            facts: files::read_json(&folder.join("facts.json"))?,
+            records: parquet::read(&folder.join("requests.parquet"))?,
+            engine: if engine.exists() { engine_samples::read(&engine)? } else { Vec::new() },
+        })
+    }
+
+    /// What the engine said of itself during a phase.
+    pub(crate) fn write_engine_samples(
+        &self,
+        phase: &Name,
+        samples: &[EngineSample],
+    ) -> Result<(), StoreError> {
+        let folder = self.phase(phase);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        engine_samples::write(&folder.join(ENGINE_SAMPLES), samples)
     }
 }
 

@@ -7,8 +7,10 @@
 pub(crate) mod columns;
 pub(crate) mod control;
 pub(crate) mod dirs;
+pub(crate) mod engine_samples;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
+pub(crate) mod flat;
 #[cfg_attr(not(test), expect(dead_code, reason = "until the first thing to be undone is written"))]
 pub(crate) mod intents;
 pub(crate) mod lock;

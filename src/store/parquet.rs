@@ -28,7 +28,7 @@ pub(crate) fn write(path: &Path, records: &[RequestRecord]) -> Result<(), StoreE
 }
 
 /// The cause of an I/O error is kept, so that "no space left" still says so.
-fn into_io(error: ParquetError) -> io::Error {
+pub(super) fn into_io(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {
             Ok(error) => *error,
@@ -161,7 +161,7 @@ fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> P
 }
 
 /// A flat column's values; a required column has no nulls and no levels.
-fn optional<T: DataType>(
+pub(super) fn optional<T: DataType>(
     group: &dyn RowGroupReader,
     place: usize,
     rows: usize,

@@ -28,6 +28,9 @@ fn requests_open_in_pandas_polars_and_duckdb_with_every_record() {
     // Two variants, two blocks, two phases and a warm-up each.
     assert_eq!(totals["files"], 12, "{totals}");
     assert!(totals["rows"].as_u64().unwrap() >= 8 * 12, "{totals}");
+    // What the engine said of itself in each phase.
+    assert!(totals["sample_files"].as_u64().unwrap() >= 8, "{totals}");
+    assert!(totals["sample_values"].as_u64().unwrap() > 0, "{totals}");
 }
 
 #[test]

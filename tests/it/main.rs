@@ -13,6 +13,7 @@ mod faults;
 mod files;
 mod gpu;
 mod harness;
+mod inside;
 mod kills;
 mod nvml;
 mod pause;

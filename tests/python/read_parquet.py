@@ -1,11 +1,12 @@
-"""Reads a run's request records as a user would, and checks that all readers agree.
+"""Reads a run's Parquet files as a user would, and checks that all readers agree.
 
     read_parquet.py RUNDIR
 
 Opens each requests.parquet below RUNDIR with pandas, polars and DuckDB. Each
 must find as many rows as `records` in the facts.json beside it says, the same
-columns, and the same number of stamps in the list column chunk_at_ns. Prints
-one line of JSON with the totals. Exit codes: 0 all agree, 1 they differ or
+columns, and the same number of stamps in the list column chunk_at_ns. Of each
+other Parquet file (samples of the engine, of a GPU) they must find the same
+rows, columns and number of values. Prints one line of JSON with the totals. Exit codes: 0 all agree, 1 they differ or
 there is nothing to read, 2 a bad command line.
 """
 
@@ -43,12 +44,39 @@ def by_duckdb(path: pathlib.Path) -> dict:
     return {"rows": rows, "columns": columns, "chunks": int(chunks)}
 
 
+def samples_by_pandas(path: pathlib.Path) -> dict:
+    frame = pandas.read_parquet(path)
+    return {"rows": len(frame), "columns": list(frame.columns), "values": int(frame.count().sum())}
+
+
+def samples_by_polars(path: pathlib.Path) -> dict:
+    frame = polars.read_parquet(path)
+    values = sum(frame[column].count() for column in frame.columns)
+    return {"rows": frame.height, "columns": frame.columns, "values": values}
+
+
+def samples_by_duckdb(path: pathlib.Path) -> dict:
+    with duckdb.connect() as connection:
+        described = connection.execute("DESCRIBE SELECT * FROM read_parquet(?)", [str(path)])
+        columns = [row[0] for row in described.fetchall()]
+        counts = ", ".join(f'count("{column}")' for column in columns)
+        found = connection.execute(f"SELECT count(*), {counts} FROM read_parquet(?)", [str(path)])
+        rows, *values = found.fetchone()
+    return {"rows": rows, "columns": columns, "values": sum(values)}
+
+
+SAMPLE_READERS = {
+    "pandas": samples_by_pandas,
+    "polars": samples_by_polars,
+    "duckdb": samples_by_duckdb,
+}
+
 READERS = {"pandas": by_pandas, "polars": by_polars, "duckdb": by_duckdb}
 
 
-def check(path: pathlib.Path) -> tuple[dict, list[str]]:
+def compare(path: pathlib.Path, readers: dict) -> tuple[dict, list[str]]:
     """What the file holds by the first reader, and each disagreement."""
-    found = {name: read(path) for name, read in READERS.items()}
+    found = {name: read(path) for name, read in readers.items()}
     first = found["pandas"]
     wrong = [
         f"{path}: {fact} is {first[fact]} by pandas, {other[fact]} by {name}"
@@ -56,6 +84,12 @@ def check(path: pathlib.Path) -> tuple[dict, list[str]]:
         for fact in first
         if other[fact] != first[fact]
     ]
+    return first, wrong
+
+
+def check(path: pathlib.Path) -> tuple[dict, list[str]]:
+    """The same for a file of requests, which must hold as many as its facts say."""
+    first, wrong = compare(path, READERS)
     facts = path.with_name("facts.json")
     records = json.loads(facts.read_text(encoding="utf-8"))["records"] if facts.exists() else None
     if first["rows"] != records:
@@ -71,12 +105,17 @@ def main() -> int:
     if not paths:
         print(f"no requests.parquet below {sys.argv[1]}", file=sys.stderr)
         return 1
-    totals = {"files": len(paths), "rows": 0, "chunks": 0}
+    samples = sorted(set(pathlib.Path(sys.argv[1]).rglob("*.parquet")) - set(paths))
+    totals = {"files": len(paths), "rows": 0, "chunks": 0, "sample_files": len(samples), "sample_values": 0}
     wrong = []
     for path in paths:
         found, disagreements = check(path)
         totals["rows"] += found["rows"]
         totals["chunks"] += found["chunks"]
+        wrong += disagreements
+    for path in samples:
+        found, disagreements = compare(path, SAMPLE_READERS)
+        totals["sample_values"] += found["values"]
         wrong += disagreements
     print(json.dumps(totals))
     for line in wrong:

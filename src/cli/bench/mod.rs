@@ -154,7 +154,7 @@ async fn drive(plan: &LoadPlan, mut stop: watch::Receiver<u32>) -> anyhow::Resul
     }
     let frames = frames::read(&plan.records).context("cannot read what was measured")?;
     anyhow::ensure!(!frames.torn, "the load generator's records end within one");
-    Ok(PhaseData { facts, records: frames.records })
+    Ok(PhaseData::new(facts, frames.records))
 }
 
 fn setup<'a>(bench: &'a Bench, data: &PhaseData) -> SavedSetup<'a> {

@@ -3,6 +3,7 @@
 //! `Shell` holds what is under way; `probing` asks the engine, `load` drives the load process,
 //! `samplers` is where everything that samples beside it begins and ends.
 
+mod asking;
 mod load;
 mod probing;
 mod samplers;
@@ -12,6 +13,7 @@ use self::samplers::{SAMPLE_EVERY, Samplers};
 use super::finding::Finding;
 use super::progress::{Progress, Watcher};
 use crate::clock;
+use crate::engine::def::{EngineDef, ParamValue};
 use crate::load::message::LoadPlan;
 use crate::run::outcome::{EvidenceLine, TimelineEntry};
 use crate::store::dirs::AttemptDir;
@@ -22,6 +24,8 @@ use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::{Action, Attempt, Event, Limits, State, Why};
 use crate::supervise::tree;
 use crate::units::MonoNs;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -35,6 +39,14 @@ pub(crate) struct AttemptPlan {
     pub(crate) warmup: Option<LoadPlan>,
     pub(crate) phases: Vec<LoadPlan>,
     pub(crate) limits: Limits,
+    pub(crate) readback: ReadBack,
+}
+
+/// What is read back from the engine while it runs.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadBack {
+    pub(crate) engine: Arc<EngineDef>,
+    pub(crate) params: BTreeMap<String, ParamValue>,
 }
 
 /// How often stopping was asked for: 0, 1 (in order), 2 (at once).
@@ -94,7 +106,7 @@ struct Shell<'a> {
     events: mpsc::UnboundedSender<Event>,
     probe: Option<tokio::task::JoinHandle<()>>,
     stops_seen: u32,
-    samplers: Samplers<'a>,
+    samplers: Samplers,
     began: MonoNs,
     launched_at: Option<MonoNs>,
     stopping_at: Option<MonoNs>,
@@ -250,6 +262,9 @@ impl<'a> Shell<'a> {
                         min_requests: plan.min_requests,
                         min_duration: Duration::from_nanos(plan.min_duration_ns),
                     });
+                    if let Some(note) = self.samplers.before_phase().await {
+                        self.note(note);
+                    }
                     self.start_load(plan, false).await;
                 }
             }
@@ -285,6 +300,9 @@ impl<'a> Shell<'a> {
         timeout(Duration::from_secs(2), self.guard.reap()).await.ok();
         self.port_free = ports::is_free(self.plan.port);
         let sampled = self.samplers.settle().await;
+        for problem in &sampled.problems {
+            tracing::warn!(attempt = self.plan.guard.marker, problem, "samples");
+        }
         let State::Ended { why } = self.machine.state else { return self.finding };
         Finding {
             why,
@@ -292,6 +310,7 @@ impl<'a> Shell<'a> {
             marked_killed: self.marked_killed,
             stop_took: self.stopping_at.map(|at| clock::now().since(at)),
             peak_memory_bytes: sampled.peak_memory_bytes,
+            effective: sampled.effective,
             ..self.finding
         }
     }

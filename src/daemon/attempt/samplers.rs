@@ -4,7 +4,9 @@
 //! time runs in a task of its own, which begins at one of the moments below and ends in `settle`.
 
 use super::AttemptPlan;
+use super::asking::Asking;
 use crate::load::message::LoadPlan;
+use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
 use crate::sample::memory::MemorySampler;
 use crate::store::dirs::AttemptDir;
@@ -15,24 +17,24 @@ use std::time::Duration;
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// The samplers of one attempt.
-pub(super) struct Samplers<'a> {
-    #[expect(dead_code, reason = "for samplers that ask the engine")]
-    plan: &'a AttemptPlan,
-    #[expect(dead_code, reason = "for samplers that write a file")]
-    dir: &'a AttemptDir,
+pub(super) struct Samplers {
     memory: MemorySampler,
+    asking: Asking,
 }
 
 /// What they came to.
 #[derive(Debug)]
 pub(super) struct Sampled {
     pub(super) peak_memory_bytes: Option<u64>,
+    pub(super) effective: Option<EffectiveConfig>,
+    /// Samples that could not be kept.
+    pub(super) problems: Vec<String>,
 }
 
-impl<'a> Samplers<'a> {
+impl Samplers {
     /// The guard runs; the engine is being launched.
-    pub(super) fn begin(plan: &'a AttemptPlan, dir: &'a AttemptDir) -> Self {
-        Self { plan, dir, memory: MemorySampler::new() }
+    pub(super) fn begin(plan: &AttemptPlan, dir: &AttemptDir) -> Self {
+        Self { memory: MemorySampler::new(), asking: Asking::new(plan, dir) }
     }
 
     /// Once a second, and at each change of state while the engine is meant to live.
@@ -44,30 +46,39 @@ impl<'a> Samplers<'a> {
     }
 
     /// The engine has generated its first token; warm-up or the first phase comes next.
-    #[expect(clippy::unused_self, reason = "no sampler begins here yet")]
-    pub(super) fn engine_ready(&mut self) {}
+    pub(super) fn engine_ready(&mut self) {
+        self.asking.begin();
+    }
+
+    /// Nothing is under way, a phase is about to begin: what is to be noted.
+    pub(super) async fn before_phase(&mut self) -> Option<String> {
+        self.asking.before_phase().await
+    }
 
     /// A load process was started: the warm-up's or a phase's.
     #[expect(clippy::unused_self, reason = "no sampler begins here yet")]
     pub(super) fn load_started(&mut self, _plan: &LoadPlan, _warmup: bool) {}
 
     /// It has said its last word: what it measured, or `None` if it ended without a result.
-    #[expect(clippy::unused_self, reason = "no sampler ends here yet")]
     pub(super) fn load_ended(
         &mut self,
         _plan: &LoadPlan,
-        _warmup: bool,
-        _facts: Option<&PhaseFacts>,
+        warmup: bool,
+        facts: Option<&PhaseFacts>,
     ) {
+        if let Some(facts) = facts.filter(|_| !warmup) {
+            self.asking.keep(facts);
+        }
     }
 
     /// The reason to stop has come; the engine is about to be told.
-    #[expect(clippy::unused_self, reason = "no sampler ends here yet")]
-    pub(super) fn engine_stopping(&mut self) {}
+    pub(super) fn engine_stopping(&mut self) {
+        self.asking.end();
+    }
 
     /// The attempt is over: every task ends here, within a bound.
-    #[expect(clippy::unused_async, reason = "tasks of samplers are awaited here")]
     pub(super) async fn settle(self) -> Sampled {
-        Sampled { peak_memory_bytes: self.memory.peak_bytes() }
+        let (effective, problems) = self.asking.settle().await;
+        Sampled { peak_memory_bytes: self.memory.peak_bytes(), effective, problems }
     }
 }

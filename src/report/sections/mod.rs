@@ -7,7 +7,9 @@ mod engine;
 mod failures;
 mod hardware;
 pub(crate) mod headline;
+mod inside;
 mod latency;
+mod really;
 mod reproduction;
 mod requests;
 mod speed;
@@ -42,6 +44,8 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Against the hardware", render: hardware::blocks },
     Section { title: "Trial by trial", render: trials::blocks },
     Section { title: "Requests by class", render: requests::blocks },
+    Section { title: "What really ran", render: really::blocks },
+    Section { title: "Inside the engines", render: inside::blocks },
     Section { title: "Engines", render: engine::blocks },
     Section { title: "Cost of the load generator", render: client::blocks },
     Section { title: "Definitions", render: definitions::blocks },

@@ -101,6 +101,9 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::EngineVersionChanged => {
             "the engine was replaced while the run was interrupted: trials before and after it are of two engines."
         }
+        MarkCode::ConfigDiffers => {
+            "the engine did not run with what was asked: figures are of what ran (see What really ran)."
+        }
         MarkCode::NoGpuTelemetry => {
             "nothing is said about power, energy, clocks, throttling or MFU."
         }
