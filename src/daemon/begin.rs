@@ -11,7 +11,7 @@ use crate::stats::data::{Fact, MachineFacts, PhasePlan, SamplingParameter, Setup
 use crate::store::control::{self, Change};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
-use crate::sweep::def::{Phase, Sweep, Variant};
+use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use crate::sweep::plan::plan;
 use std::collections::BTreeMap;
 
@@ -57,6 +57,10 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         users: phase.users.get(),
         min_requests: phase.min_requests,
         min_duration_s: phase.min_duration.as_secs_f64(),
+        open: match &phase.pattern {
+            Pattern::Closed { .. } => None,
+            Pattern::Open(schedule) => Some(schedule.describe()),
+        },
     };
     let plan = PlanFile {
         format: FORMAT,

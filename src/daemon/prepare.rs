@@ -8,13 +8,13 @@ use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
 use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::engine::rules::scan::ScanSpec;
 use crate::ids::{Name, TrialId};
-use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
+use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::seed::Seed;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::guard::message::GuardSpec;
 use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::Limits;
-use crate::sweep::def::{Phase, Sweep, Variant};
+use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -78,7 +78,7 @@ pub(crate) fn attempt_plan(
         min_requests: phase.min_requests,
         max_requests: None,
         min_duration_ns: nanoseconds(phase.min_duration),
-        think_time_ns: nanoseconds(phase.think_time),
+        pattern: load_pattern(phase, seed, place.dir),
         phase_deadline_ns: nanoseconds(deadline),
         request_deadline_ns: nanoseconds(sweep.deadlines.request),
         stall_ns: nanoseconds(sweep.deadlines.stall),
@@ -102,6 +102,20 @@ pub(crate) fn attempt_plan(
     })
 }
 
+fn load_pattern(phase: &Phase, seed: Seed, dir: &AttemptDir) -> LoadPattern {
+    match &phase.pattern {
+        Pattern::Closed { think_time, ramp_up } => LoadPattern::Closed {
+            think_time_ns: nanoseconds(*think_time),
+            ramp_up_ns: nanoseconds(*ramp_up),
+        },
+        Pattern::Open(schedule) => LoadPattern::Open {
+            schedule: schedule.clone(),
+            seed: seed.value(),
+            kept: dir.schedule(phase.name.as_str()),
+        },
+    }
+}
+
 /// The warm-up as a phase; no name of a user's phase can be the same, for it starts with a dot.
 fn warmup(sweep: &Sweep) -> Option<Phase> {
     let requests = sweep.warmup.requests;
@@ -110,7 +124,7 @@ fn warmup(sweep: &Sweep) -> Option<Phase> {
         users: sweep.warmup.users,
         min_requests: requests,
         min_duration: Duration::ZERO,
-        think_time: Duration::ZERO,
+        pattern: Pattern::CLOSED,
     })
 }
 

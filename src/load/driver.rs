@@ -5,16 +5,18 @@
 //!
 //! Invariant: every request that was begun leaves exactly one record, whatever ends the phase.
 
+use super::arrivals::{self, Schedule, TIMER};
 use super::clock::{ClockChange, ClockSample, WallOffset};
 use super::conn::{self, ReadBuffer};
 use super::event::Classifier;
 use super::frames::{FramesError, Writer};
-use super::message::{LoadEvent, LoadPlan, LoadTick};
+use super::message::{LoadEvent, LoadPattern, LoadPlan, LoadTick};
 use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
 use super::users::User;
 use crate::run::phase::{ClientCost, PhaseEnd, PhaseFacts};
 use crate::run::record::RequestOutcome;
+use crate::seed::Seed;
 use crate::units::MonoNs;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -27,6 +29,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -49,6 +52,8 @@ pub(crate) enum DriveError {
     Host { host: String },
     #[error("cannot make requests: {0}")]
     Supply(#[from] SupplyError),
+    #[error("cannot keep the schedule {}: {source}", .path.display())]
+    Schedule { path: PathBuf, source: std::io::Error },
     #[error("cannot keep records: {0}")]
     Frames(#[from] FramesError),
     #[error("{begun} requests were begun and {kept} left a record")]
@@ -105,6 +110,35 @@ fn sample_clocks() -> Result<ClockSample, DriveError> {
     best.ok_or(DriveError::System { action: "read the clock", source: Errno::EINVAL })
 }
 
+/// The times of an open loop, kept with the run before they are used.
+fn offsets(plan: &LoadPlan) -> Result<Option<Vec<u64>>, DriveError> {
+    let LoadPattern::Open { schedule, seed, kept } = &plan.pattern else { return Ok(None) };
+    let offsets = schedule.offsets(Seed::new(*seed));
+    arrivals::save(kept, &offsets)
+        .map_err(|source| DriveError::Schedule { path: kept.clone(), source })?;
+    Ok(Some(offsets))
+}
+
+type FirstTurns = (Vec<User>, BinaryHeap<Reverse<(MonoNs, u32)>>, VecDeque<u32>);
+
+/// The users of a closed loop, and when each begins.
+fn first_turns(plan: &LoadPlan, started: MonoNs) -> FirstTurns {
+    let LoadPattern::Closed { ramp_up_ns, .. } = plan.pattern else { return FirstTurns::default() };
+    let (mut users, mut timers, mut starts) = FirstTurns::default();
+    for id in 0..plan.users {
+        let share = u128::from(ramp_up_ns) * u128::from(id) / u128::from(plan.users.max(1));
+        let due = started.plus(Duration::from_nanos(u64::try_from(share).unwrap_or(0)));
+        if due > started {
+            users.push(User::later(due));
+            timers.push(Reverse((due, id)));
+        } else {
+            users.push(User::new(due));
+            starts.push_back(id);
+        }
+    }
+    (users, timers, starts)
+}
+
 /// All state of a phase under way.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -129,7 +163,9 @@ pub(crate) struct Driver {
     pub(super) not_yet_sent: u32,
     pub(super) full_at: Option<MonoNs>,
     pub(super) stamped_reads: u64,
-    started: MonoNs,
+    /// There for an open loop.
+    pub(super) schedule: Option<Schedule>,
+    pub(super) started: MonoNs,
     next_tick: MonoNs,
     end: Option<(PhaseEnd, MonoNs)>,
     usage: Usage,
@@ -154,10 +190,22 @@ impl Driver {
             .add(&stopper.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))
             .map_err(system("watch the eventfd"))?;
         let writer = Writer::create(&plan.records)?;
-        let supply = Supply::start(&plan, Arc::clone(&stopper.wake))?;
+        let offsets = offsets(&plan)?;
+        let supply =
+            Supply::start(&plan, offsets.as_ref().map(Vec::len), Arc::clone(&stopper.wake))?;
         let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(system("read the CPU time"))?;
         let started = now()?;
+        let (users, timers, starts) = first_turns(&plan, started);
+        let watch = Watch::new(&plan, started, offsets.as_ref().map(Vec::len));
+        let schedule =
+            offsets.map(|offsets| Schedule::new(offsets, plan.users, &epoll)).transpose()?;
         Ok(Self {
+            schedule,
+            not_yet_sent: u32::try_from(users.len()).unwrap_or(u32::MAX).max(1),
+            users,
+            timers,
+            starts,
+            watch,
             address: SockaddrIn::from(SocketAddrV4::new(host, plan.port)),
             epoll,
             classifier: Classifier::new(plan.request.draft.answer.as_ref()),
@@ -165,14 +213,9 @@ impl Driver {
             offset: WallOffset::new(sample_clocks()?),
             supply,
             writer,
-            users: (0..plan.users).map(|_| User::new(started)).collect(),
-            watch: Watch::new(&plan, started),
             tick: LoadTick::default(),
             cost: ClientCost::default(),
             next_index: 0,
-            starts: (0..plan.users).collect(),
-            timers: BinaryHeap::new(),
-            not_yet_sent: plan.users,
             full_at: None,
             stamped_reads: 0,
             started,
@@ -234,7 +277,7 @@ impl Driver {
             for event in events.get(..ready).unwrap_or_default() {
                 if event.data() == WAKE {
                     self.on_wake()?;
-                } else {
+                } else if event.data() != TIMER {
                     self.on_socket(event.data(), event.events())?;
                 }
             }
@@ -252,8 +295,14 @@ impl Driver {
     fn on_wake(&mut self) -> Result<(), DriveError> {
         // Level-triggered: read it empty, whatever it counted.
         let _: Result<u64, Errno> = self.stopper.wake.read();
-        for user in self.supply.collect()? {
-            self.prompt_arrived(user);
+        for lane in self.supply.collect()? {
+            let waiting = match &mut self.schedule {
+                Some(schedule) => schedule.lacking.pop_front(),
+                None => Some(lane),
+            };
+            if let Some(user) = waiting {
+                self.prompt_arrived(user);
+            }
         }
         Ok(())
     }
@@ -266,7 +315,7 @@ impl Driver {
             let Some(user) = self.starts.pop_front() else { break };
             self.begin(user, woke)?;
         }
-        Ok(())
+        if self.end.is_none() { self.start_arrivals(woke, MAX_STARTS) } else { Ok(()) }
     }
 
     fn fire_timers(&mut self, now: MonoNs) -> Result<(), DriveError> {
@@ -327,7 +376,7 @@ impl Driver {
         why: &str,
         now: MonoNs,
     ) -> Result<(), DriveError> {
-        for user in 0..self.plan.users {
+        for user in 0..u32::try_from(self.users.len()).unwrap_or(u32::MAX) {
             self.give_up(user, outcome, why, now)?;
         }
         Ok(())
@@ -353,7 +402,7 @@ impl Driver {
 
     /// Milliseconds until something is due, rounded up so that it is then due indeed.
     fn timeout(&self, now: MonoNs) -> EpollTimeout {
-        if !self.starts.is_empty() {
+        if !self.starts.is_empty() || (self.end.is_none() && self.arrivals_wait(now)) {
             return EpollTimeout::ZERO;
         }
         let mut due = self.next_tick.min(self.watch.next_due(now));
@@ -375,7 +424,10 @@ impl Driver {
         };
         Ok(PhaseFacts {
             phase: self.plan.phase.clone(),
-            users: self.plan.users,
+            users: match self.schedule {
+                Some(_) => u32::try_from(self.users.len()).unwrap_or(u32::MAX),
+                None => self.plan.users,
+            },
             started: self.started,
             full_at: self.full_at,
             stopped_at,
@@ -388,6 +440,7 @@ impl Driver {
                 max_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
                 ..self.cost
             },
+            open: self.schedule.as_ref().map(Schedule::facts),
             kernel_stamps: self.stamped_reads > 0,
         })
     }

@@ -153,7 +153,7 @@ fn a_stream_that_stops_stalls_alone() {
         plan.users = 2;
         plan.stall_ns = 150 * MS;
         plan.min_duration_ns = 300 * MS;
-        plan.think_time_ns = 5 * MS;
+        plan.pattern = LoadPattern::Closed { think_time_ns: 5 * MS, ramp_up_ns: 0 };
     });
     assert_eq!(phase.facts.end, PhaseEnd::Finished);
     let outcomes = phase.outcomes();
@@ -264,7 +264,7 @@ fn the_phase_deadline_cancels_what_is_in_flight() {
     let phase = run(port, |plan| {
         plan.users = 2;
         plan.min_requests = 1_000_000;
-        plan.think_time_ns = MS;
+        plan.pattern = LoadPattern::Closed { think_time_ns: MS, ramp_up_ns: 0 };
         plan.phase_deadline_ns = 150 * MS;
     });
     assert_eq!(phase.facts.end, PhaseEnd::Deadline);
@@ -279,7 +279,7 @@ fn a_user_thinks_between_requests() {
     let (port, _) = serve(good);
     let phase = run(port, |plan| {
         plan.min_requests = 3;
-        plan.think_time_ns = 20 * MS;
+        plan.pattern = LoadPattern::Closed { think_time_ns: 20 * MS, ramp_up_ns: 0 };
     });
     phase.check(PhaseEnd::Finished, &[(Outcome::Ok, 3)]);
     for pair in phase.records.windows(2) {

@@ -7,6 +7,7 @@
 use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
+use crate::workload::schedule::OpenLoop;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -27,13 +28,36 @@ pub(crate) struct LoadPlan {
     /// No more than these are sent.
     pub(crate) max_requests: Option<u32>,
     pub(crate) min_duration_ns: u64,
-    pub(crate) think_time_ns: u64,
+    pub(crate) pattern: LoadPattern,
     pub(crate) phase_deadline_ns: u64,
     pub(crate) request_deadline_ns: u64,
     pub(crate) stall_ns: u64,
     pub(crate) keep_alive_ns: u64,
     /// Where the frames of records go. Created by the load process; must not exist.
     pub(crate) records: PathBuf,
+}
+
+/// What decides when a request is due.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LoadPattern {
+    /// Each user's next request follows its last one.
+    Closed {
+        think_time_ns: u64,
+        /// Users begin spread evenly over this.
+        ramp_up_ns: u64,
+    },
+    /// By the clock; `users` is then the most that may be in flight.
+    Open {
+        schedule: OpenLoop,
+        seed: u64,
+        /// Where the schedule is kept.
+        kept: PathBuf,
+    },
+}
+
+impl LoadPattern {
+    pub(crate) const CLOSED: Self = Self::Closed { think_time_ns: 0, ramp_up_ns: 0 };
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! One line of JSON in (`LoadPlan`), lines of JSON out (`LoadEvent`), records into a file of
 //! frames. `stream`, `rules` and the parsers under them decide; `driver`, `users` and `conn` do.
 
+mod arrivals;
 mod clock;
 mod conn;
 mod driver;

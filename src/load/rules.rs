@@ -41,6 +41,7 @@ pub(crate) enum Verdict {
 pub(crate) struct Watch {
     deadline: MonoNs,
     min_until: MonoNs,
+    open: bool,
     min_requests: u64,
     may_begin: Option<u64>,
     stall: Duration,
@@ -56,12 +57,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(plan: &LoadPlan, started: MonoNs) -> Self {
+    /// `scheduled`: the requests of an open loop, which is over when all of them were sent.
+    pub(crate) fn new(plan: &LoadPlan, started: MonoNs, scheduled: Option<usize>) -> Self {
+        let most = plan.max_requests.map(u64::from);
         Self {
             deadline: started.plus(Duration::from_nanos(plan.phase_deadline_ns)),
             min_until: started.plus(Duration::from_nanos(plan.min_duration_ns)),
+            open: scheduled.is_some(),
             min_requests: plan.min_requests.into(),
-            may_begin: plan.max_requests.map(u64::from),
+            may_begin: scheduled.map_or(most, |all| u64::try_from(all).ok()),
             stall: Duration::from_nanos(plan.stall_ns),
             sending: true,
             in_flight: 0,
@@ -117,8 +121,9 @@ impl Watch {
         if self.gone {
             return Verdict::Abandon(PhaseEnd::EngineGone, RequestOutcome::Cancelled);
         }
-        let all_sent = self.is_exhausted() && self.in_flight == 0;
-        if all_sent || self.ended >= self.min_requests && now >= self.min_until {
+        let all_sent = self.is_exhausted() && (self.open || self.in_flight == 0);
+        let enough = !self.open && self.ended >= self.min_requests && now >= self.min_until;
+        if all_sent || enough {
             return Verdict::StopSending(PhaseEnd::Finished);
         }
         if now >= self.deadline {
@@ -188,7 +193,7 @@ mod tests {
         plan.phase_deadline_ns = 60_000_000_000;
         plan.stall_ns = 5_000_000_000;
         let at = |ms: i64| MonoNs::new(ms * 1_000_000);
-        let mut watch = Watch::new(&plan, at(0));
+        let mut watch = Watch::new(&plan, at(0), None);
         for (ms, step) in steps {
             match step {
                 Began => watch.began(at(*ms)),

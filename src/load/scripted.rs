@@ -7,7 +7,7 @@ use crate::engine::def::PromptField;
 use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::load::frames;
-use crate::load::message::{LoadEvent, LoadPlan, PromptPlan, RequestPlan};
+use crate::load::message::{LoadEvent, LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::RequestOutcome as Outcome;
 use crate::run::record::RequestRecord;
@@ -47,7 +47,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
         min_requests: 1,
         max_requests: None,
         min_duration_ns: 0,
-        think_time_ns: 0,
+        pattern: LoadPattern::CLOSED,
         phase_deadline_ns: 20_000 * MS,
         request_deadline_ns: 20_000 * MS,
         stall_ns: 10_000 * MS,

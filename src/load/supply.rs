@@ -82,7 +82,12 @@ pub(crate) struct Supply {
 impl Supply {
     /// Makes the first requests, then leaves the rest to a thread, which writes `wake` whenever
     /// it made one.
-    pub(crate) fn start(plan: &LoadPlan, wake: Arc<EventFd>) -> Result<Self, SupplyError> {
+    /// `scheduled`: the requests of an open loop, which all come from one lane.
+    pub(crate) fn start(
+        plan: &LoadPlan,
+        scheduled: Option<usize>,
+        wake: Arc<EventFd>,
+    ) -> Result<Self, SupplyError> {
         let prompts = &plan.prompts;
         let seed = Seed::new(prompts.seed);
         let maker = Maker {
@@ -94,8 +99,12 @@ impl Supply {
             prompt: plan.request.draft.prompt.clone(),
             output_tokens: plan.request.output_tokens,
         };
-        let ahead = turns_ahead(plan.users, plan.min_requests);
-        let ready = (0..plan.users)
+        let (lanes, requests) = match scheduled {
+            Some(all) => (1, u32::try_from(all).unwrap_or(u32::MAX)),
+            None => (plan.users, plan.min_requests),
+        };
+        let ahead = turns_ahead(lanes, requests);
+        let ready = (0..lanes)
             .map(|user| (0..ahead).map(|turn| maker.make(user, turn)).collect())
             .collect::<Result<_, _>>()?;
         let (ask, asked) = mpsc::channel();

@@ -6,6 +6,7 @@
 
 use super::conn::{Conn, Received};
 use super::driver::{DriveError, Driver, now, system};
+use super::message::LoadPattern;
 use super::rules::backoff;
 use super::stream::{Asked, Read, Stream};
 use super::supply::Prepared;
@@ -75,6 +76,16 @@ impl User {
         }
     }
 
+    /// Its first request is due later; a timer is armed for it.
+    pub(crate) fn later(due: MonoNs) -> Self {
+        Self { state: State::Waiting { until: due }, timer: Some(due), ..Self::new(due) }
+    }
+
+    /// Waits for whatever comes.
+    pub(crate) fn idle(now: MonoNs) -> Self {
+        Self { state: State::Waiting { until: MonoNs::new(i64::MAX) }, ..Self::new(now) }
+    }
+
     pub(crate) fn clock_stepped(&mut self) {
         if let State::Flying(flight) = &mut self.state {
             flight.stream.clock_stepped();
@@ -104,6 +115,12 @@ impl Driver {
         self.users.get_mut(usize::try_from(user).ok()?)
     }
 
+    pub(super) fn make_due(&mut self, id: u32, scheduled: MonoNs) {
+        if let Some(user) = self.user(id) {
+            user.state = State::Due { scheduled };
+        }
+    }
+
     /// A user's prompt was made; if it waited for it, it is due.
     pub(super) fn prompt_arrived(&mut self, user: u32) {
         if self.user(user).is_some_and(|user| std::mem::take(&mut user.lacks_prompt)) {
@@ -120,9 +137,13 @@ impl Driver {
         if self.watch.is_exhausted() {
             return Ok(());
         }
-        let Some(request) = self.supply.take(id) else {
+        let lane = if self.schedule.is_some() { 0 } else { id };
+        let Some(request) = self.supply.take(lane) else {
             if let Some(user) = self.user(id) {
                 user.lacks_prompt = true;
+            }
+            if let Some(schedule) = &mut self.schedule {
+                schedule.lacking.push_back(id);
             }
             return Ok(());
         };
@@ -373,7 +394,10 @@ impl Driver {
     /// Takes the record of an ended request, and sets the user to what comes next.
     fn finish(&mut self, id: u32, keep: bool, now: MonoNs) -> Result<(), DriveError> {
         let sending = self.is_sending();
-        let think = Duration::from_nanos(self.plan.think_time_ns);
+        let think = match self.plan.pattern {
+            LoadPattern::Closed { think_time_ns, .. } => Duration::from_nanos(think_time_ns),
+            LoadPattern::Open { .. } => Duration::ZERO,
+        };
         let Some(user) = self.user(id) else { return Ok(()) };
         let idle = State::Waiting { until: MonoNs::new(i64::MAX) };
         let State::Flying(flight) = std::mem::replace(&mut user.state, idle) else {
@@ -392,6 +416,10 @@ impl Driver {
         self.watch.ended(record.outcome, answered, now);
         self.count(&record);
         self.writer.put(record);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.free(id);
+            return Ok(());
+        }
         if !sending {
             return Ok(());
         }

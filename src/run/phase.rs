@@ -35,6 +35,21 @@ pub(crate) struct ClientCost {
     pub(crate) clock_steps: u32,
 }
 
+/// An open loop's schedule, and how far the client kept it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OpenFacts {
+    /// Requests in the schedule, and when the last of them was due.
+    pub(crate) scheduled: u64,
+    pub(crate) scheduled_s: f64,
+    /// Never begun, because the phase ended before.
+    pub(crate) not_started: u64,
+    /// Begun more than 10 ms after they were due.
+    pub(crate) late: u64,
+    /// How often a request that was due found no room among those in flight.
+    pub(crate) held_back: u64,
+    pub(crate) max_start_lag_ns: i64,
+}
+
 /// One phase of one attempt, as the load generator saw it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct PhaseFacts {
@@ -51,6 +66,9 @@ pub(crate) struct PhaseFacts {
     pub(crate) end: PhaseEnd,
     pub(crate) records: u64,
     pub(crate) client: ClientCost,
+    /// Absent for a closed loop.
+    #[serde(default)]
+    pub(crate) open: Option<OpenFacts>,
     /// False where the kernel gave no receive stamps at all.
     pub(crate) kernel_stamps: bool,
 }

@@ -136,6 +136,7 @@ mod tests {
             users: 1,
             min_requests: 3,
             min_duration_s: 1.0,
+            open: None,
         };
         Cell::of(&Name::new("v").unwrap(), &phase, 3, trials)
     }

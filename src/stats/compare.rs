@@ -150,6 +150,7 @@ mod tests {
             users: 1,
             min_requests: 5,
             min_duration_s: 1.0,
+            open: None,
         };
         Cell::of(&Name::new(variant).unwrap(), &phase, 3, trials.collect())
     }

@@ -116,6 +116,9 @@ pub(crate) struct PhasePlan {
     pub(crate) users: u32,
     pub(crate) min_requests: u32,
     pub(crate) min_duration_s: f64,
+    /// An open loop, in words; absent for a closed one.
+    #[serde(default)]
+    pub(crate) open: Option<String>,
 }
 
 impl PhaseData {

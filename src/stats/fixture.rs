@@ -101,6 +101,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
             coalesced_reads: 12,
             clock_steps: 0,
         },
+        open: None,
         kernel_stamps: true,
     }
 }
@@ -301,6 +302,7 @@ pub(crate) fn run() -> RunData {
         users,
         min_requests: 100,
         min_duration_s: 12.0,
+        open: None,
     };
     RunData {
         run: RunId("night-20260302-010000".into()),

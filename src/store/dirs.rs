@@ -171,6 +171,11 @@ impl AttemptDir {
         self.path.join("phases").join(name.as_str())
     }
 
+    /// An open loop's schedule, written before its first request.
+    pub(crate) fn schedule(&self, phase: &str) -> PathBuf {
+        self.path.join(format!("schedule-{phase}.csv"))
+    }
+
     /// Where the load process writes while the phase runs.
     pub(crate) fn frames(&self, stem: &str) -> PathBuf {
         self.path.join(format!("{stem}.frames"))

@@ -5,6 +5,7 @@ use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
 use crate::seed::Seed;
+use crate::workload::schedule::OpenLoop;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -77,15 +78,30 @@ pub(crate) struct Warmup {
     pub(crate) users: NonZeroU32,
 }
 
-/// One load level: a closed loop of `users`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One load level.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Phase {
     pub(crate) name: Name,
+    /// Of a closed loop; in an open one the most that may be in flight.
     pub(crate) users: NonZeroU32,
+    pub(crate) pattern: Pattern,
     /// The phase ends when both of these are met.
     pub(crate) min_requests: u32,
     pub(crate) min_duration: Duration,
-    pub(crate) think_time: Duration,
+}
+
+/// What decides when a request is due.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Pattern {
+    /// Each user's next request follows its last one, after thinking.
+    Closed { think_time: Duration, ramp_up: Duration },
+    /// By the clock, whatever the engine does.
+    Open(OpenLoop),
+}
+
+impl Pattern {
+    pub(crate) const CLOSED: Self =
+        Self::Closed { think_time: Duration::ZERO, ramp_up: Duration::ZERO };
 }
 
 /// The longest each state may last. No wait is unbounded.

@@ -1,25 +1,25 @@
 //! The load that a sweep asks for: workload, warm-up, phases, and how long each may take.
 
-use super::def::{Deadlines, Endpoint, Phase, Warmup, Workload};
+use super::def::{Deadlines, Endpoint, Pattern, Phase, Warmup, Workload};
+use super::pattern::phase;
 use crate::form::Fields;
-use crate::ids::Name;
 use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
-const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 /// No wait is unbounded, and none is zero.
 const WAIT: RangeInclusive<Duration> = SECOND..=WEEK;
 
-const MOST_USERS: u32 = 100_000;
-const MOST_REQUESTS: u32 = 10_000_000;
+pub(super) const MOST_USERS: u32 = 100_000;
+pub(super) const MOST_REQUESTS: u32 = 10_000_000;
 const MOST_TOKENS: u32 = 10_000_000;
 /// Enough for an engine's caches and compilers; more only costs time.
 const WARMUP_REQUESTS: u32 = 64;
 /// Warm-up requests are kept like a phase's, under this name.
-const WARMUP_NAME: &str = "warmup";
+pub(super) const WARMUP_NAME: &str = "warmup";
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,6 +40,15 @@ pub(super) fn workload(fields: &Fields<'_>) -> Option<Workload> {
             prompt_tokens: prompt_tokens?,
             output_tokens: output_tokens?,
         }),
+    }
+}
+
+/// How many users a phase keeps busy, as far as that is known beforehand.
+pub(super) fn usual_users(phase: &Phase) -> NonZeroU32 {
+    const OPEN: NonZeroU32 = NonZeroU32::new(16).expect("16 is not 0");
+    match phase.pattern {
+        Pattern::Closed { .. } => phase.users,
+        Pattern::Open(_) => phase.users.min(OPEN),
     }
 }
 
@@ -74,50 +83,6 @@ pub(super) fn phases(fields: &Fields<'_>, deadlines: &Deadlines) -> Vec<Phase> {
         phases.push(phase);
     }
     phases
-}
-
-fn phase(fields: &Fields<'_>, deadlines: &Deadlines) -> Option<Phase> {
-    let users = fields.required("users").count(MOST_USERS);
-    let field = fields.optional("name");
-    let name = if field.is_there() {
-        field.name()
-    } else {
-        users.and_then(|users| Name::new(&format!("{users}-users")))
-    };
-    if name.as_ref().is_some_and(|name| name.as_str() == WARMUP_NAME) {
-        field.problem(format!("`{WARMUP_NAME}` is the warm-up's name"), None);
-    }
-    let [requests, duration] = ["min_requests", "min_duration"].map(|key| fields.optional(key));
-    let min_requests = requests.count_or_zero(MOST_REQUESTS);
-    let min_duration = duration.duration(Duration::ZERO..=WEEK);
-    let think_time = fields.optional("think_time").duration(Duration::ZERO..=WEEK);
-    if !requests.is_there() && !duration.is_there() {
-        let help = "the phase ends when both are met".to_owned();
-        let message = "neither `min_requests` nor `min_duration` in [[phases]]";
-        fields.form().absence(fields.at(), message, Some(help));
-    } else if ends_at_once(min_requests, requests.is_there())
-        && ends_at_once(min_duration, duration.is_there())
-    {
-        let help = "the phase ends when `min_requests` and `min_duration` are met".to_owned();
-        fields.form().problem(fields.at(), "the phase would end before it began", Some(help));
-    }
-    if min_duration.is_some_and(|least| least > deadlines.phase) {
-        let deadline = humantime::format_duration(deadlines.phase);
-        let help = format!("raise `phase` in [deadlines], which is {deadline}");
-        duration.problem("is longer than a phase may last", Some(help));
-    }
-    Some(Phase {
-        name: name?,
-        users: users?,
-        min_requests: min_requests.unwrap_or(0),
-        min_duration: min_duration.unwrap_or_default(),
-        think_time: think_time.unwrap_or_default(),
-    })
-}
-
-/// A value that is there and wrong has been told already and is no zero.
-fn ends_at_once<T: Default + PartialEq>(least: Option<T>, is_there: bool) -> bool {
-    least.map_or(!is_there, |least| least == T::default())
 }
 
 /// A sweep without `[deadlines]` gets these.

@@ -9,6 +9,7 @@ pub(crate) mod installed;
 mod installed_tests;
 mod load;
 pub(crate) mod parse;
+mod pattern;
 pub(crate) mod plan;
 mod program;
 mod variants;

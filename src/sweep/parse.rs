@@ -52,7 +52,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let sampling = sampling(fields, &variants, endpoint);
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
-    let most_users = phases.iter().map(|phase| phase.users).max();
+    let most_users = phases.iter().map(load::usual_users).max();
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
     Some(Sweep {
         name: name?,

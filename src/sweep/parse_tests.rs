@@ -420,3 +420,58 @@ proptest::proptest! {
         try_sweep(&format!("{}{text}{}", &RIGHT[..at], &RIGHT[end..])).ok();
     }
 }
+
+#[test]
+fn open_loops() {
+    use crate::sweep::def::Pattern;
+    use crate::workload::schedule::{Arrivals, OpenLoop, Stage};
+    let phase = |lines: &str| {
+        let text = RIGHT.replace("users = 10\nmin_requests = 300\nmin_duration = \"30s\"", lines);
+        assert_ne!(text, RIGHT);
+        sweep(&text).phases[0].clone()
+    };
+    let plain = phase("rate = 2.5\nmin_requests = 300");
+    assert_eq!((plain.name.as_str(), plain.users.get()), ("2.5-per-s", 4096));
+    let want = OpenLoop::Rate {
+        arrivals: Arrivals::Poisson,
+        rate_per_s: 2.5,
+        min_requests: 300,
+        min_seconds: 0.0,
+    };
+    assert_eq!(plain.pattern, Pattern::Open(want));
+    let bursts = phase(
+        "name = 'bursts'\nstages = [{ rate = 1, duration = '10s' }, { rate = 4.5, duration = '5s' }]\n\
+         arrivals = 'gamma'\nburstiness = 0.25\nmax_in_flight = 100",
+    );
+    let stages =
+        vec![Stage { rate_per_s: 1.0, seconds: 10.0 }, Stage { rate_per_s: 4.5, seconds: 5.0 }];
+    let arrivals = Arrivals::Gamma { shape: 0.25 };
+    assert_eq!(bursts.pattern, Pattern::Open(OpenLoop::Stages { arrivals, stages }));
+    assert_eq!(bursts.users.get(), 100);
+    for (lines, problems) in [
+        (
+            "rate = 2\nusers = 5\nmin_requests = 3",
+            vec![
+                "35: `users`: a phase with a rate has no users | a closed loop has `users`, an open loop `rate` or `stages`",
+            ],
+        ),
+        (
+            "rate = 2\nburstiness = 0.5\nmin_requests = 3",
+            vec![
+                "35: `burstiness`: only gamma arrivals have it | write `arrivals = \"gamma\"`: 1 is Poisson, less comes in bursts",
+            ],
+        ),
+        (
+            "name = 'x'\nstages = [{ rate = 1, duration = '10s' }]\nmin_requests = 3",
+            vec!["36: `min_requests`: `stages` say how long the phase lasts"],
+        ),
+        ("rate = -1\nmin_requests = 3", vec!["34: `rate`: is out of range"]),
+    ] {
+        let from = "users = 10\nmin_requests = 300\nmin_duration = \"30s\"";
+        let wrong = try_sweep(&RIGHT.replacen(from, lines, 1)).unwrap_err();
+        let got: Vec<String> = wrong.list().iter().map(shown).collect();
+        for problem in problems {
+            assert!(got.iter().any(|line| line.starts_with(problem)), "{got:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! The order of a sweep's trials, and the least time they take. Pure.
 
-use super::def::{Phase, PlannedTrial, Sweep};
+use super::def::{Pattern, Phase, PlannedTrial, Sweep};
 use std::time::Duration;
 
 /// Blocks in order. Within a block every variant once, in an order drawn from the seed: what
@@ -26,10 +26,16 @@ pub(crate) fn least_duration(sweep: &Sweep) -> Duration {
     trial.saturating_mul(variants.saturating_mul(sweep.blocks.get()))
 }
 
-/// Every user thinks between two of its requests.
+/// Every user of a closed loop thinks between two of its requests; an open loop goes by the clock.
 fn least_phase(phase: &Phase) -> Duration {
-    let turns = phase.min_requests.div_ceil(phase.users.get());
-    phase.min_duration.max(phase.think_time.saturating_mul(turns.saturating_sub(1)))
+    match &phase.pattern {
+        Pattern::Closed { think_time, ramp_up } => {
+            let turns = phase.min_requests.div_ceil(phase.users.get());
+            let thinking = think_time.saturating_mul(turns.saturating_sub(1));
+            phase.min_duration.max(thinking).max(*ramp_up)
+        }
+        Pattern::Open(schedule) => schedule.expected().max(phase.min_duration),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! What is asked: prompts of an exact length.
 
 pub(crate) mod prompts;
+pub(crate) mod schedule;
 mod words;

@@ -40,9 +40,15 @@ pub(super) struct BenchArguments {
     /// them, with `ignore_eos` for the output length.
     #[arg(long)]
     engine: Option<String>,
-    /// A closed loop of so many users.
+    /// A closed loop of so many users; with --rate, the most that may be in flight.
+    #[arg(long, required_unless_present = "rate")]
+    users: Option<u32>,
+    /// An open loop: so many requests a second, whatever the server does.
     #[arg(long)]
-    users: u32,
+    rate: Option<f64>,
+    /// The shape of the gaps' gamma distribution: 1 is Poisson, less comes in bursts.
+    #[arg(long, default_value_t = 1.0, requires = "rate")]
+    burstiness: f64,
     /// Send so many requests, no more and no less.
     #[arg(long, required_unless_present = "duration", conflicts_with = "duration")]
     requests: Option<u32>,
@@ -174,9 +180,9 @@ fn setup<'a>(bench: &'a Bench, data: &PhaseData) -> SavedSetup<'a> {
             PromptLength::Words { .. } => None,
         },
         requests: bench.requests,
-        rate: None,
-        burstiness: 1.0,
-        users: Some(bench.users),
+        rate: bench.rate(),
+        burstiness: bench.burstiness,
+        users: bench.open.is_none().then_some(bench.users),
         more: show::facts(bench, data),
     }
 }

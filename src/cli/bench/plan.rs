@@ -5,10 +5,11 @@ use crate::cli::input::{self, Refused};
 use crate::engine::def::{Endpoint, RequestShape};
 use crate::engine::request::{self, Draft};
 use crate::ids::Name;
-use crate::load::message::{LoadPlan, PromptPlan, RequestPlan};
+use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::run::record::RequestRecord;
 use crate::seed::Seed;
 use crate::units::count_f64;
+use crate::workload::schedule::{Arrivals, OpenLoop};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,10 @@ use std::time::Duration;
 
 /// Longer than any benchmark by hand.
 const PHASE_DEADLINE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const MEASURED: &str = "bench";
+/// Requests in flight in an open loop, where the user does not say.
+const OPEN_IN_FLIGHT: u32 = 4096;
 
 /// How long prompts are, and how far that is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +47,9 @@ pub(super) struct Bench {
     pub(super) backend: String,
     pub(super) model: String,
     pub(super) users: u32,
+    /// An open loop; `users` is then the most in flight.
+    pub(super) open: Option<OpenLoop>,
+    pub(super) burstiness: f64,
     pub(super) requests: Option<u32>,
     duration: Duration,
     pub(super) prompt_tokens: u32,
@@ -63,7 +71,6 @@ pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow
             own.force_length.clear();
         }
     }
-    count("--users", arguments.users)?;
     count("--prompt-tokens", arguments.prompt_tokens)?;
     let output_tokens = count("--output-tokens", arguments.output_tokens)?;
     if let Some(requests) = arguments.requests {
@@ -88,7 +95,9 @@ pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow
             (Endpoint::Generate, None) => "generate".to_owned(),
         },
         model: arguments.model.clone(),
-        users: arguments.users,
+        users: users(arguments)?,
+        open: open_loop(arguments)?,
+        burstiness: arguments.burstiness,
         requests: arguments.requests,
         duration: arguments.duration.unwrap_or_default(),
         prompt_tokens: arguments.prompt_tokens,
@@ -102,6 +111,29 @@ pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow
         request_deadline: arguments.request_deadline,
         stall: arguments.stall_deadline,
     })
+}
+
+/// Of a closed loop, or the most that an open one may have in flight.
+fn users(arguments: &BenchArguments) -> Result<u32, Refused> {
+    let users = arguments.users.unwrap_or(OPEN_IN_FLIGHT);
+    count("--users", users).map(NonZeroU32::get)
+}
+
+fn open_loop(arguments: &BenchArguments) -> Result<Option<OpenLoop>, Refused> {
+    let Some(rate) = arguments.rate else { return Ok(None) };
+    let positive = |name, number: f64| {
+        let why = "must be a number above 0".to_owned();
+        let fits = number.is_finite() && number > 0.0;
+        if fits { Ok(number) } else { Err(Refused::Argument { name, why }) }
+    };
+    let shape = positive("--burstiness", arguments.burstiness)?;
+    let poisson = (shape - 1.0).abs() < f64::EPSILON;
+    Ok(Some(OpenLoop::Rate {
+        arrivals: if poisson { Arrivals::Poisson } else { Arrivals::Gamma { shape } },
+        rate_per_s: positive("--rate", rate)?,
+        min_requests: arguments.requests.unwrap_or(0),
+        min_seconds: arguments.duration.unwrap_or_default().as_secs_f64(),
+    }))
 }
 
 fn count(name: &'static str, number: u32) -> Result<NonZeroU32, Refused> {
@@ -155,12 +187,21 @@ fn tokenizer_file(path: &Path) -> Result<PathBuf, Refused> {
 }
 
 impl Bench {
+    /// Requests a second of an open loop.
+    pub(super) fn rate(&self) -> Option<f64> {
+        match self.open {
+            Some(OpenLoop::Rate { rate_per_s, .. }) => Some(rate_per_s),
+            Some(OpenLoop::Stages { .. } | OpenLoop::Offsets(_)) | None => None,
+        }
+    }
+
     /// The warm-up; without a tokenizer one request at least, to learn how the server counts.
     pub(super) fn warmup(&self, scratch: &Path) -> Option<LoadPlan> {
         let learns = matches!(self.length, PromptLength::Words { .. });
         let requests = self.warmup.max(u32::from(learns));
         (requests > 0).then(|| LoadPlan {
             users: self.users.min(requests),
+            pattern: LoadPattern::CLOSED,
             min_requests: requests,
             max_requests: Some(requests),
             min_duration_ns: 0,
@@ -169,7 +210,7 @@ impl Bench {
     }
 
     pub(super) fn measured(&self, scratch: &Path) -> LoadPlan {
-        self.plan("bench", scratch)
+        self.plan(MEASURED, scratch)
     }
 
     /// Takes from the server's own counts how many tokens a word makes.
@@ -212,13 +253,24 @@ impl Bench {
             min_requests: self.requests.unwrap_or(0),
             max_requests: self.requests,
             min_duration_ns: nanoseconds(self.duration),
-            think_time_ns: 0,
+            pattern: self.pattern(name, scratch),
             phase_deadline_ns: nanoseconds(PHASE_DEADLINE),
             request_deadline_ns: nanoseconds(self.request_deadline),
             stall_ns: nanoseconds(self.stall),
             keep_alive_ns: nanoseconds(self.keep_alive),
             records: scratch.join(format!("{name}.frames")),
             phase,
+        }
+    }
+
+    fn pattern(&self, name: &str, scratch: &Path) -> LoadPattern {
+        match &self.open {
+            Some(schedule) if name == MEASURED => LoadPattern::Open {
+                schedule: schedule.clone(),
+                seed: self.seed.branch(name).value(),
+                kept: scratch.join("schedule.csv"),
+            },
+            Some(_) | None => LoadPattern::CLOSED,
         }
     }
 

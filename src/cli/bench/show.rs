@@ -17,6 +17,7 @@ fn cell(data: &PhaseData) -> Cell {
         users: data.facts.users,
         min_requests: 0,
         min_duration_s: 0.0,
+        open: None,
     };
     let name = Name::new("server").unwrap_or_else(Name::warmup);
     Cell::of(&name, &plan, 1, vec![PhaseTrial::of(1, 1, data)])

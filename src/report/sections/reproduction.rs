@@ -14,10 +14,12 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     fact("blocks", setup.blocks.to_string());
     fact("order of trials", order(summary));
     for phase in &summary.phases {
-        let least = format!(
-            "{} users, at least {} requests and {} s",
-            phase.users, phase.min_requests, phase.min_duration_s
-        );
+        let who = match &phase.open {
+            Some(open) => format!("{open}, at most {} in flight", phase.users),
+            None => format!("{} users", phase.users),
+        };
+        let (requests, seconds) = (phase.min_requests, phase.min_duration_s);
+        let least = format!("{who}, at least {requests} requests and {seconds} s");
         fact(&format!("phase {}", phase.name), least);
     }
     fact("warm-up requests a launch", setup.warmup_requests.to_string());
