@@ -5,7 +5,7 @@
 use super::input::{self, Refused};
 use crate::engine::rules::rule::{LogPhase, LogRules};
 use crate::engine::rules::scan::{Hit, ScanSpec, Scanner};
-use crate::engine::rules::{Judgement, Matcher, Symptom, judge};
+use crate::engine::rules::{Judgement, Matcher, judge, symptom_of};
 use crate::run::outcome::{EvidenceLine, ExitStatus};
 use crate::supervise::log::LineCutter;
 use clap::Args;
@@ -78,9 +78,10 @@ pub(super) fn run(
     } else {
         reader.take_all(File::open(&arguments.log).map_err(unreadable)?).map_err(unreadable)?;
     }
+    let code = arguments.exit_code.map(ExitStatus::Code);
+    let status = code.or(arguments.signal.map(ExitStatus::Signal));
+    let symptom = symptom_of(status, phase, &reader.scanner);
     let log = reader.finish(&rules, arguments.engine_version.as_deref());
-    let was_ready = phase >= Some(LogPhase::Serving);
-    let symptom = status(arguments).map(|status| Symptom::Exited { status, was_ready });
     let judged = judge(&log, symptom.as_ref());
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&facts(judged.as_ref()))?);
@@ -88,12 +89,6 @@ pub(super) fn run(
         println!("{}", shown(judged.as_ref()));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Exit code 0 is no sign of a failure; it is no proof of health either.
-fn status(arguments: &DiagnoseArguments) -> Option<ExitStatus> {
-    let code = arguments.exit_code.filter(|code| *code != 0).map(ExitStatus::Code);
-    code.or(arguments.signal.map(ExitStatus::Signal))
 }
 
 /// Reads a log of any size, as the guard of a run does.

@@ -16,7 +16,9 @@ mod verdict;
 
 pub(crate) use reading::Matcher;
 pub(crate) use symptom::{Circumstances, Symptom};
-pub(crate) use verdict::{Judgement, diagnose, judge};
+pub(crate) use verdict::{Judgement, diagnose, judge, symptom_of};
 
+#[cfg(test)]
+mod score_tests;
 #[cfg(test)]
 pub(in crate::engine) mod tests;

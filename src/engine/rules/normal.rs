@@ -21,6 +21,8 @@ static PREFIX: LazyLock<Option<Regex>> = LazyLock::new(|| {
         // Containers and collectors: a level, a time, both.
         format!(r"(?:{level} )?{date}[T ]{time}Z? "),
         format!(r"{level} {time} [\w./-]+:\d+\] "),
+        // Seconds since the start and a letter for the level.
+        r"\d+\.\d\d\.\d{3}\.\d{3} [DIWE] ".to_owned(),
         // A logger's time with a rank behind it.
         format!(r"\[{date}[ T]{time}[^\]]{{0,60}}\] ?(?:{level}:? )?"),
         // Ranks and workers.
@@ -39,6 +41,12 @@ pub(crate) fn message(line: &str) -> Cow<'_, str> {
         Cow::Borrowed(line) => Cow::Borrowed(without_prefix(line)),
         Cow::Owned(line) => Cow::Owned(without_prefix(&line).to_owned()),
     }
+}
+
+/// Whether the line is set in by so much as the source text below a frame of a traceback is.
+pub(super) fn is_indented(line: &str, message: &str) -> bool {
+    let before = line.trim_end().len().saturating_sub(message.len());
+    line.get(..before).is_some_and(|before| before.ends_with("    "))
 }
 
 fn without_prefix(line: &str) -> &str {

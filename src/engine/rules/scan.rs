@@ -5,11 +5,12 @@
 //!
 //! Invariant: a line is reported only if pattern, phase and frame of its rule all hold.
 
-use super::normal::message;
+use super::normal::{is_indented, message};
 use super::rule::{LogPhase, LogRules, RuleRole};
 use crate::run::outcome::EvidenceLine;
 use regex::RegexSet;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Reported for each rule: enough for evidence, no flood.
 const HITS_PER_RULE: u32 = 3;
@@ -71,9 +72,9 @@ pub(crate) type Hit = (usize, EvidenceLine);
 pub(crate) struct Scanner {
     spec: ScanSpec,
     /// The rules, then the marks, then what is harmless.
-    lines: RegexSet,
+    lines: Arc<RegexSet>,
     /// Each different frame once; `frame_of` has its index for each rule.
-    frames: RegexSet,
+    frames: Arc<RegexSet>,
     frame_of: Vec<Option<usize>>,
     seen_frames: Vec<bool>,
     /// The traceback whose frames were seen has ended.
@@ -82,6 +83,10 @@ pub(crate) struct Scanner {
     /// Known from outside; what the log says cannot come before it.
     least_phase: LogPhase,
     counts: Vec<u32>,
+    /// The log has the engine's beginning, as a mark tells.
+    began: bool,
+    /// The last line was a frame of a traceback.
+    below_frame: bool,
     /// What may still prove to have ended nothing.
     pending: Vec<Hit>,
 }
@@ -114,17 +119,23 @@ impl Scanner {
             traceback_over: true,
             phase: least_phase,
             least_phase,
+            began: false,
+            below_frame: false,
             pending: Vec::new(),
         }
     }
 
     /// The rules that hold for the log's next line.
     pub(crate) fn read(&mut self, number: u64, line: &str) -> Vec<Hit> {
-        let message = message(beginning(line));
-        if message.is_empty() {
+        let line = beginning(line);
+        let message = message(line);
+        let below_frame = std::mem::replace(&mut self.below_frame, false);
+        // The source text below a frame holds the words of exceptions that may not have come.
+        if message.is_empty() || below_frame && is_indented(line, &message) {
             return Vec::new();
         }
         if message.starts_with("File \"") {
+            self.below_frame = true;
             self.take_frame(&message);
             return Vec::new();
         }
@@ -152,6 +163,11 @@ impl Scanner {
         std::mem::take(&mut self.pending)
     }
 
+    /// The log has a beginning and ends before anything was served.
+    pub(crate) fn ends_while_starting(&self) -> bool {
+        self.began && self.phase < LogPhase::Serving
+    }
+
     fn take_frame(&mut self, message: &str) {
         for frame in self.frames.matches(message) {
             if let Some(seen) = self.seen_frames.get_mut(frame) {
@@ -162,6 +178,7 @@ impl Scanner {
 
     fn take_mark(&mut self, index: usize) {
         let Some(mark) = self.spec.marks.get(index) else { return };
+        self.began |= mark.phase == LogPhase::Starting;
         self.phase = mark.phase.max(self.least_phase);
         if mark.alive {
             for (rule, _) in self.pending.drain(..) {
@@ -180,6 +197,11 @@ impl Scanner {
             if !phase || !self.frame_of[index].is_none_or(|frame| self.seen_frames[frame]) {
                 continue;
             }
+            // A program that is told to end tears itself down with many words.
+            let ends = self.phase == LogPhase::Stopping && self.least_phase < LogPhase::Stopping;
+            if ends && matches!(rule.role, RuleRole::Residual | RuleRole::Cascade) {
+                continue;
+            }
             self.counts[index] += 1;
             if self.counts[index] <= HITS_PER_RULE {
                 let hit = (index, EvidenceLine { line: number, text: line.to_owned() });
@@ -196,12 +218,13 @@ impl Scanner {
     }
 }
 
-fn set<'p>(patterns: impl Iterator<Item = &'p String>) -> RegexSet {
-    regex::RegexSetBuilder::new(patterns)
+fn set<'p>(patterns: impl Iterator<Item = &'p String>) -> Arc<RegexSet> {
+    let set = regex::RegexSetBuilder::new(patterns)
         .size_limit(64 << 20)
         .dfa_size_limit(32 << 20)
         .build()
-        .unwrap_or_else(|_| RegexSet::empty())
+        .unwrap_or_else(|_| RegexSet::empty());
+    Arc::new(set)
 }
 
 fn beginning(line: &str) -> &str {

@@ -11,6 +11,8 @@ pub(crate) enum Symptom {
     Exited { status: ExitStatus, was_ready: bool },
     /// The deadline for becoming ready passed.
     NotReady { waited: Duration, last_probe: Option<String> },
+    /// It is said to have failed while it started, and its log ends there.
+    NeverReady,
     /// It answered, but no token could be had from it.
     CannotGenerate { detail: String },
     /// No stream brought a byte for so long.
@@ -69,6 +71,12 @@ pub(super) fn finding(symptom: &Symptom, exits: &[ExitRule]) -> Finding {
             let summary = format!("it was not ready after {}{met}", shown(*waited));
             let advice =
                 "see the end of its log; a slow disk or compilation may need `deadlines.load`";
+            new(Kind::StartupTimeoutOrHang, summary, Some(advice), Weak)
+        }
+        Symptom::NeverReady => {
+            let summary = "its log ends while it starts".to_owned();
+            let advice =
+                "it stands still, or the log was taken too early: see how old its last line is";
             new(Kind::StartupTimeoutOrHang, summary, Some(advice), Weak)
         }
         Symptom::CannotGenerate { detail } => {

@@ -40,17 +40,17 @@ pub(in crate::engine) fn read(rules: &LogRules, log: &str) -> Matcher {
 }
 
 pub(in crate::engine) fn read_from(rules: &LogRules, log: &str, phase: LogPhase) -> Matcher {
-    read_with(Scanner::new(ScanSpec::new(rules), phase), rules, log)
+    read_with(Scanner::new(ScanSpec::new(rules), phase), rules, log).0
 }
 
-pub(super) fn read_with(mut scanner: Scanner, rules: &LogRules, log: &str) -> Matcher {
+pub(super) fn read_with(mut scanner: Scanner, rules: &LogRules, log: &str) -> (Matcher, Scanner) {
     let lines = (1..).zip(log.lines());
     let lines: Vec<_> =
         lines.map(|(line, text)| EvidenceLine { line, text: text.to_owned() }).collect();
     let mut hits: Vec<Hit> =
         lines.iter().flat_map(|line| scanner.read(line.line, &line.text)).collect();
     hits.extend(scanner.finish());
-    Matcher::reported(rules, None, &hits, &lines)
+    (Matcher::reported(rules, None, &hits, &lines), scanner)
 }
 
 fn fed(log: &str) -> Matcher {
@@ -213,6 +213,11 @@ fn an_exception_that_the_engine_outlived_is_no_cause() {
     assert_eq!(kind("ValueError: x\ndecode batch 1"), None);
     assert_eq!(kind("decode batch\nValueError: x"), Some(AssertionOrPythonException));
     assert_eq!(kind("out of memory\ndecode batch 1"), Some(GpuOomRuntime));
+    let pattern = Regex::new("^shutting down").unwrap();
+    rules.marks.push(Mark { pattern, phase: LogPhase::Stopping, alive: false });
+    let kind = |log: &str| judge(&read(&rules, log), None).map(|judged| judged.kind);
+    assert_eq!(kind("shutting down\nValueError: x\ncore failed"), None);
+    assert_eq!(kind("core failed\nshutting down"), Some(AssertionOrPythonException));
     let many = format!("{}decode batch\nValueError: x", "ValueError: x\n".repeat(20));
     assert_eq!(kind(&many), Some(AssertionOrPythonException));
 }
@@ -299,6 +304,15 @@ fn versions_choose_among_rules() {
         let log = Matcher::reported(&rules, version, &hits, &[]);
         assert_eq!(log.strongest().unwrap().rule.kind, expected, "{version:?}");
     }
+}
+
+#[test]
+fn the_source_text_in_a_traceback_is_not_what_happened() {
+    let log = "Traceback (most recent call last):\n  File \"x.py\", line 1, in f\n    \
+               raise RuntimeError('out of memory')\nValueError: x\nout of memory";
+    assert_eq!(fed(log).strongest().unwrap().line.line, 5);
+    let log = "  File \"x.py\", line 1, in f\nout of memory";
+    assert_eq!(fed(log).strongest().unwrap().line.line, 2);
 }
 
 proptest::proptest! {

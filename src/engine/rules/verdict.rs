@@ -6,9 +6,10 @@
 
 use super::normal::message;
 use super::reading::{Found, Matcher};
-use super::rule::RuleRole;
+use super::rule::{LogPhase, RuleRole};
+use super::scan::Scanner;
 use super::symptom::{Finding, Strength, Symptom, finding};
-use crate::run::outcome::{EvidenceLine, Failure, FailureKind};
+use crate::run::outcome::{EvidenceLine, ExitStatus, Failure, FailureKind};
 use serde::Serialize;
 
 /// Held by others, it explains that an engine found too little.
@@ -48,6 +49,22 @@ pub(crate) fn diagnose(log: &Matcher, symptom: &Symptom, during: &str) -> Failur
 pub(crate) fn judge(log: &Matcher, symptom: Option<&Symptom>) -> Option<Judgement> {
     let seen = symptom.map(|symptom| finding(symptom, log.exits()));
     weigh(log, seen.as_ref())
+}
+
+/// What is known of an end from outside: a status, or only when it came.
+pub(crate) fn symptom_of(
+    status: Option<ExitStatus>,
+    phase: Option<LogPhase>,
+    log: &Scanner,
+) -> Option<Symptom> {
+    // Exit code 0 is no sign of a failure; it is no proof of health either.
+    let status = status.filter(|status| *status != ExitStatus::Code(0));
+    let was_ready = phase >= Some(LogPhase::Serving);
+    let unfinished = phase.is_some() && !was_ready && log.ends_while_starting();
+    match status {
+        Some(status) => Some(Symptom::Exited { status, was_ready }),
+        None => unfinished.then_some(Symptom::NeverReady),
+    }
 }
 
 fn weigh(log: &Matcher, seen: Option<&Finding>) -> Option<Judgement> {
