@@ -22,6 +22,15 @@ pub(crate) enum Fault {
     LogFlood(u32),
     /// A child in a session of its own, which survives everything that its parent does.
     SetsidChild,
+    /// The same with the listening socket in its hands, and deaf to SIGTERM: the port stays taken.
+    HoldPort,
+    /// No more than so many requests run, whatever was asked for. No word in the log; `/server_info`
+    /// tells the truth.
+    Clamp(u32),
+    /// The request to make answers as long as asked is not heard.
+    ShortAnswers,
+    /// No stream tells how many tokens it has.
+    NoUsage,
 
     /// The process ends.
     Die(Death),
@@ -55,6 +64,8 @@ pub(crate) enum StreamFault {
     ErrorEvent,
     /// The stream ends properly, but without `data: [DONE]`.
     NoDone,
+    /// Mid-way nothing comes any more, on this stream alone. The connection stays open.
+    Stall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,15 +131,20 @@ enum Value {
     Code(u8),
     /// Lines a second, likewise.
     PerSecond(u32),
+    Requests(fn(u32) -> Fault),
 }
 
-const RULES: [(&str, When, Value); 17] = [
+const RULES: [(&str, When, Value); 22] = [
     ("slow-start", When::Start, Value::Seconds(Fault::SlowStart)),
     ("never-ready", When::Start, Value::None(Fault::NeverReady)),
     ("ignore-sigterm", When::Start, Value::None(Fault::IgnoreSigterm)),
     ("healthy-no-generate", When::Start, Value::None(Fault::HealthyNoGenerate)),
     ("log-flood", When::Start, Value::PerSecond(10_000)),
     ("setsid-child", When::Start, Value::None(Fault::SetsidChild)),
+    ("hold-port", When::Start, Value::None(Fault::HoldPort)),
+    ("clamp", When::Start, Value::Requests(Fault::Clamp)),
+    ("short-answers", When::Start, Value::None(Fault::ShortAnswers)),
+    ("no-usage", When::Start, Value::None(Fault::NoUsage)),
     ("oom", When::Either, Value::None(Fault::Die(Death::Oom))),
     ("exit", When::Either, Value::Code(1)),
     ("crash", When::Either, Value::None(Fault::Die(Death::Crash))),
@@ -138,6 +154,7 @@ const RULES: [(&str, When, Value); 17] = [
     ("garbage", When::Request, Value::None(Fault::InStream(StreamFault::Garbage))),
     ("error-event", When::Request, Value::None(Fault::InStream(StreamFault::ErrorEvent))),
     ("no-done", When::Request, Value::None(Fault::InStream(StreamFault::NoDone))),
+    ("stall", When::Request, Value::None(Fault::InStream(StreamFault::Stall))),
     ("http-500", When::Request, Value::None(Fault::Http500)),
     ("slow-header", When::Request, Value::Seconds(Fault::SlowHeader)),
 ];
@@ -210,6 +227,11 @@ fn valued(name: &'static str, value: Value, given: Option<&str>) -> Result<Fault
         (Value::Code(code), None) => Ok(Fault::Die(Death::Exit(code))),
         (Value::PerSecond(rate), None) => Ok(Fault::LogFlood(rate)),
         (Value::Seconds(_), None) => Err(FaultError::NeedsValue { name, takes: "seconds" }),
+        (Value::Requests(_), None) => Err(FaultError::NeedsValue { name, takes: "requests" }),
+        (Value::Requests(make), Some(given)) => match given.parse() {
+            Ok(most) if most > 0 => Ok(make(most)),
+            Ok(_) | Err(_) => Err(bad("a whole number of requests, from 1")),
+        },
         (Value::Code(_), Some(given)) => given
             .parse()
             .map(|code| Fault::Die(Death::Exit(code)))
@@ -242,6 +264,15 @@ impl Faults {
         self.at_start().any(|ours| ours == fault)
     }
 
+    /// The most requests that run, if that is clamped.
+    pub(crate) fn clamp(&self) -> Option<u32> {
+        let clamps = self.at_start().filter_map(|fault| match fault {
+            Fault::Clamp(most) => Some(most),
+            _ => None,
+        });
+        clamps.min()
+    }
+
     /// Whether the process has a child that outlives it on demand.
     pub(crate) fn has_worker(&self) -> bool {
         self.0.iter().any(|spec| spec.fault == Fault::Die(Death::LeaderExit))
@@ -272,6 +303,8 @@ mod tests {
         check("ignore-sigterm@start", Fault::IgnoreSigterm, Trigger::Start);
         check("log-flood", Fault::LogFlood(10_000), Trigger::Start);
         check("log-flood=50", Fault::LogFlood(50), Trigger::Start);
+        check("clamp=3", Fault::Clamp(3), Trigger::Start);
+        check("hold-port", Fault::HoldPort, Trigger::Start);
     }
 
     #[test]
@@ -307,6 +340,8 @@ mod tests {
         refuse("slow-start=-1", "takes seconds, such as 5 or 0.5, not \"-1\"");
         refuse("slow-start=inf", "takes seconds");
         refuse("exit@request=1=256", "takes an exit code of 0 to 255, not \"256\"");
+        refuse("clamp", "clamp needs a value: requests");
+        refuse("clamp=0", "takes a whole number of requests, from 1, not \"0\"");
         refuse("log-flood=0", "takes a whole number of lines a second, from 1");
     }
 

@@ -150,7 +150,11 @@ impl Happening {
             | Fault::IgnoreSigterm
             | Fault::HealthyNoGenerate
             | Fault::LogFlood(_)
-            | Fault::SetsidChild => {}
+            | Fault::SetsidChild
+            | Fault::HoldPort
+            | Fault::Clamp(_)
+            | Fault::ShortAnswers
+            | Fault::NoUsage => {}
         }
     }
 }
@@ -207,6 +211,11 @@ impl Stream for Events {
             match this.parts.pop_front() {
                 Some(Part::Event(text)) => return Poll::Ready(Some(Ok(Bytes::from(text)))),
                 Some(Part::End) => return Poll::Ready(None),
+                // Woken by nothing: only the client's going away ends this.
+                Some(Part::Silence) => {
+                    this.parts.push_front(Part::Silence);
+                    return Poll::Pending;
+                }
                 Some(Part::Cut) => {
                     this.parts.push_front(Part::Cut);
                     return this.poll_cut(context);

@@ -159,3 +159,28 @@ async fn a_hung_engine_is_healthy_and_silent() {
     let wait = tokio::time::timeout(Duration::from_millis(200), silent.chunk()).await;
     assert!(wait.is_err(), "a token came: {wait:?}");
 }
+
+#[tokio::test]
+async fn a_stalled_stream_is_alone_with_its_silence() {
+    let address = start("--step-ms 0 --fault stall@request=1").await;
+    let mut silent = post_json(address, "/v1/completions", &forced(4)).await;
+    let silence = async { while silent.chunk().await.unwrap().is_some() {} };
+    let wait = tokio::time::timeout(Duration::from_millis(200), silence).await;
+    assert!(wait.is_err(), "the stream ended");
+    assert_eq!(events(post_json(address, "/v1/completions", &forced(4)).await).await.0.len(), 6);
+}
+
+#[tokio::test]
+async fn what_is_served_is_told_and_not_what_was_asked() {
+    let address = start("--max-running 8 --fault clamp=2").await;
+    let info: Value = serde_json::from_str(&get_text(address, "/server_info").await.1).unwrap();
+    assert_eq!(info["max_running"], 2);
+}
+
+#[tokio::test]
+async fn an_engine_may_be_deaf_to_lengths_and_silent_about_them() {
+    let address = start("--step-ms 0 --fault short-answers --fault no-usage").await;
+    let (events, whole) = events(post_json(address, "/v1/completions", &forced(200)).await).await;
+    assert!(whole && events.len() < 201, "{} events of 200 tokens and the end", events.len());
+    assert!(!events.iter().any(|event| event.contains("completion_tokens")));
+}

@@ -27,7 +27,7 @@ use fault::Fault;
 pub(crate) use options::SimOptions;
 use options::{ChildRole, Settings};
 use std::io;
-use std::process::{Child, ExitCode};
+use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -93,10 +93,14 @@ fn begin(settings: &Settings) -> io::Result<Option<Child>> {
             process::flood(lines_per_second)?;
         } else if fault == Fault::SetsidChild {
             // Never waited for: it is to outlive this process.
-            drop(process::spawn_child(ChildRole::Session)?);
+            drop(process::spawn_child(ChildRole::Session, Stdio::null())?);
         }
     }
-    settings.faults.has_worker().then(|| process::spawn_child(ChildRole::Worker)).transpose()
+    settings
+        .faults
+        .has_worker()
+        .then(|| process::spawn_child(ChildRole::Worker, Stdio::null()))
+        .transpose()
 }
 
 async fn load_and_serve(
@@ -124,6 +128,11 @@ async fn load_and_serve(
     let failed = |source| SimError::Bind { host: host.to_owned(), port, source };
     let listener = TcpListener::bind((host, port)).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    if settings.faults.always(Fault::HoldPort) {
+        // Never waited for: it is to outlive this process.
+        let held = process::hold(&listener).map_err(failed)?;
+        drop(held);
+    }
     let app = http::App::start(settings)
         .map_err(|source| SimError::Start { action: "start the engine's thread", source })?;
     log::info(&format!("SIMULATED engine listening on http://{address}"));
@@ -143,6 +152,8 @@ async fn load(settings: &Settings) {
             Fault::Die(death) => process::die(death),
             // Of the process, done before loading.
             Fault::IgnoreSigterm | Fault::LogFlood(_) | Fault::SetsidChild => {}
+            // Of the socket, once there is one; of the settings.
+            Fault::HoldPort | Fault::Clamp(_) | Fault::ShortAnswers | Fault::NoUsage => {}
             // Of the server.
             Fault::HealthyNoGenerate
             | Fault::Hang

@@ -1,6 +1,6 @@
 //! The command line of the simulated engine.
 
-use super::fault::{FaultSpec, Faults};
+use super::fault::{Fault, FaultSpec, Faults};
 use super::request::Ability;
 use super::schedule::{Costs, Limits};
 use crate::seed::Seed;
@@ -61,9 +61,9 @@ pub(crate) struct SimOptions {
     ///
     /// Requests count from 1 and include readiness probes, warm-up and refused ones.
     /// Whole life: slow-start=SECONDS, never-ready, ignore-sigterm, healthy-no-generate,
-    /// log-flood[=LINES_PER_SECOND], setsid-child.
+    /// log-flood[=LINES_PER_SECOND], setsid-child, hold-port, clamp=REQUESTS, short-answers, no-usage.
     /// Death at @start or @request=N: oom, exit[=CODE], crash, leader-exit.
-    /// At @request=N: hang, cut, garbage, error-event, no-done, http-500, slow-header=SECONDS.
+    /// At @request=N: hang, stall, cut, garbage, error-event, no-done, http-500, slow-header=SECONDS.
     #[arg(long = "fault", value_name = "SPEC", verbatim_doc_comment)]
     faults: Vec<FaultSpec>,
     /// Log every generation request.
@@ -80,6 +80,8 @@ pub(crate) enum ChildRole {
     Worker,
     /// In a session of its own.
     Session,
+    /// The same, with the listening socket as its stdin.
+    Port,
 }
 
 /// What the server is, checked.
@@ -95,15 +97,19 @@ pub(crate) struct Settings {
 
 impl SimOptions {
     pub(crate) fn settings(&self) -> Settings {
+        let faults = Faults(self.faults.clone());
+        let max_running = self.max_running.min(faults.clamp().unwrap_or(u32::MAX));
         Settings {
             ability: Ability {
+                hears_length: !faults.always(Fault::ShortAnswers),
+                tells_usage: !faults.always(Fault::NoUsage),
                 model: self.model.clone(),
                 seed: Seed::new(self.seed),
                 context: self.context,
                 kv_tokens: self.kv_tokens,
             },
             limits: Limits {
-                max_running: usize::try_from(self.max_running).unwrap_or(usize::MAX),
+                max_running: usize::try_from(max_running).unwrap_or(usize::MAX),
                 kv_tokens: self.kv_tokens,
                 chunked_prefill: self.chunked_prefill,
                 prefill_first: self.prefill_first,
@@ -117,7 +123,7 @@ impl SimOptions {
                 jitter_percent: self.jitter_percent,
             },
             start_delay: self.start_delay_ms,
-            faults: Faults(self.faults.clone()),
+            faults,
             log_requests: self.log_requests,
         }
     }
@@ -219,6 +225,15 @@ pub(crate) mod tests {
         ] {
             assert_eq!(shown[field], value, "{field}");
         }
+    }
+
+    /// What was asked for stands on the command line; what is served, in `/server_info`.
+    #[test]
+    fn a_clamp_only_lowers() {
+        let running =
+            |text: &str| parse(text).unwrap().settings().describe()["max_running"].clone();
+        assert_eq!(running("--max-running 8 --fault clamp=2"), json!(2));
+        assert_eq!(running("--max-running 8 --fault clamp=20"), json!(8));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::unistd::{Pid, getsid, pause, setsid};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -41,17 +42,24 @@ pub(crate) fn stop_on_signal(ignore_sigterm: bool) -> io::Result<CancellationTok
     Ok(stop)
 }
 
+/// A child that keeps this socket open, whatever becomes of this process.
+pub(crate) fn hold(listener: &impl AsFd) -> io::Result<Child> {
+    let socket = listener.as_fd().try_clone_to_owned()?;
+    spawn_child(ChildRole::Port, Stdio::from(socket))
+}
+
 /// Starts this executable again as a child that inherits stdout and stderr.
-pub(crate) fn spawn_child(role: ChildRole) -> io::Result<Child> {
+pub(crate) fn spawn_child(role: ChildRole, stdin: Stdio) -> io::Result<Child> {
     let name = match role {
         ChildRole::Worker => "worker",
         ChildRole::Session => "session",
+        ChildRole::Port => "port",
     };
     let child = Command::new(std::env::current_exe()?)
         .args(["sim", "--child", name])
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .spawn()?;
-    if role == ChildRole::Session {
+    if role != ChildRole::Worker {
         await_session(&child);
     }
     log::info(&format!("started child {} ({name})", child.id()));
@@ -70,12 +78,20 @@ fn await_session(child: &Child) {
 
 /// The life of such a child: nothing, until a signal ends it.
 pub(crate) fn live_as(role: ChildRole) -> ExitCode {
-    if role == ChildRole::Session && setsid().is_err() {
+    // Before it leads its session, for then its parent goes on.
+    let deaf = role != ChildRole::Port || ignore_sigterm().is_ok();
+    if !deaf || (role != ChildRole::Worker && setsid().is_err()) {
         return ExitCode::FAILURE;
     }
     loop {
         pause();
     }
+}
+
+/// A handler that does nothing; the pause that it ends is begun again.
+fn ignore_sigterm() -> io::Result<()> {
+    let nothing = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    signal_hook::flag::register(SIGTERM, nothing).map(drop)
 }
 
 /// Writes lines to stdout until nobody reads them.

@@ -18,6 +18,8 @@ pub(crate) enum Part {
     End,
     /// The connection is closed with no word.
     Cut,
+    /// Nothing more comes, and the connection stays open.
+    Silence,
 }
 
 #[derive(Clone, Debug)]
@@ -75,6 +77,7 @@ impl Reply {
         if self.written == self.ask.output_tokens / 2 {
             match self.fault {
                 Some(StreamFault::Cut) => return vec![Part::Cut],
+                Some(StreamFault::Stall) => return vec![Part::Silence],
                 Some(StreamFault::ErrorEvent) => {
                     let message = "the simulated engine failed on purpose";
                     let error = error(500, "internal_server_error", "simulated_fault", message);

@@ -20,6 +20,10 @@ pub(crate) struct Ability {
     pub(crate) seed: Seed,
     pub(crate) context: u64,
     pub(crate) kv_tokens: u64,
+    /// Whether it makes answers as long as asked.
+    pub(crate) hears_length: bool,
+    /// Whether streams tell their token counts where that is asked for.
+    pub(crate) tells_usage: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,10 +127,11 @@ impl Ask {
             return Err(Refusal::invalid("invalid_value", message));
         }
         let seed = ability.seed.branch(&prompt);
-        let stops_at = if body.ignore_eos.unwrap_or(false) {
+        let stops_at = if body.ignore_eos.unwrap_or(false) && ability.hears_length {
             max_tokens
         } else {
-            natural_length(seed, max_tokens).max(min_tokens)
+            let least = if ability.hears_length { min_tokens } else { 0 };
+            natural_length(seed, max_tokens).max(least)
         };
         Ok(Self {
             seed,
@@ -134,7 +139,8 @@ impl Ask {
             max_tokens,
             output_tokens: stops_at,
             stream: body.stream.unwrap_or(false),
-            include_usage: body.stream_options.unwrap_or_default().include_usage.unwrap_or(false),
+            include_usage: body.stream_options.unwrap_or_default().include_usage.unwrap_or(false)
+                && ability.tells_usage,
         })
     }
 
@@ -226,7 +232,10 @@ mod tests {
 
     fn read(endpoint: Endpoint, body: &str) -> Result<Ask, Refusal> {
         let model = "sim".to_owned();
-        let ability = Ability { model, seed: Seed::new(1), context: 100, kv_tokens: 90 };
+        let (context, kv_tokens) = (100, 90);
+        let seed = Seed::new(1);
+        let ability =
+            Ability { model, seed, context, kv_tokens, hears_length: true, tells_usage: true };
         Ask::read(endpoint, body.as_bytes(), &ability)
     }
 

@@ -15,6 +15,7 @@ mod gpu;
 mod harness;
 mod inside;
 mod kills;
+mod misbehaving;
 mod nvml;
 mod pause;
 mod real_engine;
