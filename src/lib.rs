@@ -14,6 +14,7 @@ mod physics;
 mod report;
 mod run;
 mod sample;
+mod secrets;
 mod seed;
 mod sim;
 mod stats;

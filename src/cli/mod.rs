@@ -16,6 +16,7 @@ mod run;
 mod signals;
 mod terminal;
 
+use crate::secrets;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let environment = input::environment();
+    let named = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    secrets::learn(secrets::among(named));
     // These are other programs in the same file: no logging, no runtime.
     match arguments.command {
         Command::Guard => return crate::supervise::guard::main(),

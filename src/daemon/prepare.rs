@@ -9,11 +9,14 @@ use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::engine::rules::scan::ScanSpec;
 use crate::ids::{Name, TrialId};
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
+use crate::run::containment::Groups;
+use crate::secrets;
 use crate::seed::Seed;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::guard::message::GuardSpec;
 use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::Limits;
+use crate::supervise::user::RunAs;
 use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -54,6 +57,9 @@ pub(crate) struct Place<'a> {
     pub(crate) cwd: &'a Path,
     pub(crate) sweepd: &'a Path,
     pub(crate) inherited: &'a BTreeMap<String, String>,
+    /// Control groups made for this attempt.
+    pub(crate) groups: &'a Groups,
+    pub(crate) run_as: Option<&'a RunAs>,
 }
 
 pub(crate) fn attempt_plan(
@@ -196,10 +202,19 @@ pub(crate) fn environment(
 
 fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<GuardSpec, SlotError> {
     let slots = slots(variant, place.port, place.sweepd);
+    let mut env = environment(variant, place.inherited, &slots)?;
+    if let Some(user) = place.run_as {
+        at_home(&mut env, variant, user);
+    }
+    // From here on, every file that this process writes leaves them out.
+    secrets::learn(secrets_of(variant, &env));
     Ok(GuardSpec {
         marker: place.marker.to_owned(),
         argv: launch::argv(&variant.engine, &variant.params, &variant.args, &slots)?,
-        env: environment(variant, place.inherited, &slots)?.into_iter().collect(),
+        env: env.into_iter().collect(),
+        groups: place.groups.clone(),
+        run_as: place.run_as.cloned(),
+        secrets: secrets::known(),
         cwd: place.cwd.to_owned(),
         log: place.dir.log(),
         log_head_bytes: LOG_HEAD_BYTES,
@@ -209,6 +224,29 @@ fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<Guar
         grace_ms: milliseconds(grace(sweep, variant)),
         kill_ms: milliseconds(sweep.deadlines.verify),
     })
+}
+
+/// Another user's engine finds that user's folders, not root's, unless the sweep says otherwise.
+fn at_home(env: &mut BTreeMap<String, String>, variant: &Variant, user: &RunAs) {
+    let home = user.home.display().to_string();
+    for (name, value) in [("HOME", &home), ("USER", &user.name), ("LOGNAME", &user.name)] {
+        if !variant.env.contains_key(name) {
+            env.insert(name.to_owned(), value.clone());
+        }
+    }
+    if !variant.env.contains_key("XDG_CACHE_HOME") {
+        env.remove("XDG_CACHE_HOME");
+    }
+}
+
+/// In its environment and in its parameters.
+fn secrets_of(variant: &Variant, env: &BTreeMap<String, String>) -> Vec<String> {
+    let env = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut found = secrets::among(env);
+    for (name, value) in &variant.params {
+        found.extend(secrets::among([(name.as_str(), value.to_string().as_str())]));
+    }
+    found
 }
 
 fn grace(sweep: &Sweep, variant: &Variant) -> Duration {

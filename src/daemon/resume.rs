@@ -96,6 +96,7 @@ fn mark(attempt: &AttemptDir, number: u32, anchor: Option<ClockAnchor>) -> Resul
                 exit: None,
                 time_to_ready_ms: None,
                 peak_host_memory_bytes: None,
+                kernel: None,
                 teardown: None,
                 effective: None,
                 phases: Vec::new(),

@@ -11,10 +11,13 @@ use crate::engine::def::EngineSource;
 use crate::engine::launch;
 use crate::ids::TrialId;
 use crate::run::FORMAT;
+use crate::run::containment::Containment;
 use crate::run::outcome::{AttemptOutcome, Ending, PhaseSource, TrialOutcome};
-use crate::store::dirs::AttemptDir;
+use crate::secrets;
 use crate::store::files::{self, StoreError};
-use crate::supervise::ports;
+use crate::supervise::user::RunAs;
+use crate::supervise::{cgroup, ports};
+use crate::sweep::containment;
 use crate::sweep::def::Variant;
 use crate::units::ClockAnchor;
 use serde::Serialize;
@@ -97,20 +100,22 @@ async fn run_attempt(
     let finding = match ports::choose(start, launch::ports(&variant.engine)) {
         None => Finding::never_began("no free port was found".into()),
         Some(port) => {
-            let place = Place {
-                trial,
-                marker: &marker,
-                port,
-                dir: &dir,
-                cwd: context.cwd,
-                sweepd: context.sweepd,
-                inherited: context.inherited,
-            };
-            match prepare::attempt_plan(context.sweep, variant, place) {
-                Err(error) => Finding::never_began(format!("cannot prepare the launch: {error}")),
-                Ok(plan) => {
-                    write_manifest(context, variant, trial, count, &dir, &plan, anchor)?;
-                    attempt::run(&plan, &dir, context.watcher, stop).await
+            let wanted = &context.sweep.containment;
+            match Contained::make(wanted) {
+                Err(error) => Finding::never_began(format!("cannot contain the engine: {error}")),
+                Ok(contained) => {
+                    let place = Place {
+                        trial,
+                        marker: &marker,
+                        port,
+                        dir: &dir,
+                        cwd: context.cwd,
+                        sweepd: context.sweepd,
+                        inherited: context.inherited,
+                        groups: &contained.facts.groups,
+                        run_as: contained.run_as.as_ref(),
+                    };
+                    launch(context, variant, count, place, &contained, anchor, stop).await?
                 }
             }
         }
@@ -127,6 +132,7 @@ async fn run_attempt(
             .time_to_ready
             .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         peak_host_memory_bytes: finding.peak_memory_bytes,
+        kernel: finding.report.as_ref().map(|report| report.kernel.clone()),
         teardown: verdict::teardown(&finding),
         effective: finding.effective,
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
@@ -134,6 +140,44 @@ async fn run_attempt(
     };
     dir.write_outcome(&outcome)?;
     Ok(outcome)
+}
+
+/// What holds an engine, made before it is launched.
+struct Contained {
+    facts: Containment,
+    run_as: Option<RunAs>,
+}
+
+impl Contained {
+    fn make(wanted: &containment::Containment) -> Result<Self, String> {
+        let find = |name: &String| RunAs::find(name).map_err(|why| format!("`run_as` {why}"));
+        let run_as = wanted.run_as.as_ref().map(find).transpose()?;
+        let mut facts = cgroup::make(wanted.memory_max_bytes)?;
+        facts.run_as = run_as.as_ref().map(|user| user.name.clone());
+        Ok(Self { facts, run_as })
+    }
+}
+
+async fn launch(
+    context: &Context<'_>,
+    variant: &Variant,
+    count: u32,
+    place: Place<'_>,
+    contained: &Contained,
+    anchor: ClockAnchor,
+    stop: StopRequests,
+) -> Result<Finding, StoreError> {
+    match prepare::attempt_plan(context.sweep, variant, place) {
+        Err(error) => {
+            cgroup::remove_empty(&contained.facts.groups);
+            Ok(Finding::never_began(format!("cannot prepare the launch: {error}")))
+        }
+        Ok(plan) => {
+            let facts = &contained.facts;
+            write_manifest(context, variant, place, count, &plan, facts, anchor)?;
+            Ok(attempt::run(&plan, place.dir, context.watcher, stop).await)
+        }
+    }
 }
 
 /// `manifest.json`: what was launched, exactly, with secrets left out.
@@ -157,24 +201,24 @@ struct Manifest<'a> {
     /// `SWEEPD_ATTEMPT` in the environment of all its processes.
     marker: &'a str,
     /// What holds the engine's processes together.
-    containment: [&'static str; 3],
+    containment: &'a Containment,
     anchor: ClockAnchor,
 }
 
 fn write_manifest(
     context: &Context<'_>,
     variant: &Variant,
-    trial: &TrialId,
+    place: Place<'_>,
     attempt: u32,
-    dir: &AttemptDir,
     plan: &AttemptPlan,
+    containment: &Containment,
     anchor: ClockAnchor,
 ) -> Result<(), StoreError> {
     let size = |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| m.len());
     let manifest = Manifest {
         format: FORMAT,
         run: &context.run.0,
-        trial,
+        trial: place.trial,
         attempt,
         engine: variant.engine.name.as_str(),
         engine_file: match &variant.engine.source {
@@ -191,22 +235,16 @@ fn write_manifest(
         model_bytes: size(&variant.model.path),
         tokenizer: &variant.model.tokenizer,
         marker: &plan.guard.marker,
-        containment: ["session", "subreaper", "marker"],
+        containment,
         anchor,
     };
-    files::write_json(&dir.path.join("manifest.json"), &manifest)
+    files::write_json(&place.dir.path.join("manifest.json"), &manifest)
 }
 
 /// Values of variables whose names speak of secrets are never written anywhere.
 fn redacted(env: &[(String, String)]) -> BTreeMap<&str, &str> {
-    const SECRET: [&str; 5] = ["TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL"];
-    env.iter()
-        .map(|(name, value)| {
-            let upper = name.to_uppercase();
-            let secret = SECRET.iter().any(|word| upper.contains(word));
-            (name.as_str(), if secret { "[redacted]" } else { value.as_str() })
-        })
-        .collect()
+    let shown = |name: &str| secrets::is_secret(name).then_some(secrets::HIDDEN);
+    env.iter().map(|(name, value)| (name.as_str(), shown(name).unwrap_or(value))).collect()
 }
 
 #[cfg(test)]

@@ -35,7 +35,8 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
             )),
         ),
         Some(report) if !report.empty => {
-            (TeardownVerdict::Unkillable, Some(report.left.join("; ")))
+            let left = report.left.iter().map(ToString::to_string).collect::<Vec<_>>();
+            (TeardownVerdict::Unkillable, Some(left.join("; ")))
         }
         Some(_) if !finding.port_free => {
             (TeardownVerdict::PortHeld, Some("its port is still not free".to_owned()))
@@ -50,6 +51,8 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
         strays_killed: report.map_or(0, |report| report.strays_killed) + finding.marked_killed,
         took_ms: u64::try_from(took).unwrap_or(u64::MAX),
         detail,
+        left: report.map(|report| report.left.clone()).unwrap_or_default(),
+        shared_memory: report.map(|report| report.shm.clone()).unwrap_or_default(),
     })
 }
 

@@ -7,6 +7,7 @@
 //! Invariant: a reader never takes a torn last frame for a record, and says that it was there.
 
 use crate::run::record::{Chunk, RequestRecord};
+use crate::secrets;
 use crate::units::MonoNs;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -122,7 +123,7 @@ fn write_all(
     let mut written = 0;
     let mut bytes = Vec::new();
     loop {
-        let record = match queue.try_recv() {
+        let mut record = match queue.try_recv() {
             Ok(record) => record,
             Err(mpsc::TryRecvError::Disconnected) => break,
             Err(mpsc::TryRecvError::Empty) => {
@@ -132,6 +133,8 @@ fn write_all(
                 record
             }
         };
+        // An answer may echo what it was sent.
+        record.error = record.error.map(|text| secrets::redacted(&text).into_owned());
         bytes.clear();
         bytes = postcard::to_extend(&Frame::pack(record), bytes)
             .map_err(|error| to_error("encode a record for", io::Error::other(error)))?;

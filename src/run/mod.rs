@@ -2,6 +2,7 @@
 //!
 //! An engine's failure is data here, never an `Err`.
 
+pub(crate) mod containment;
 pub(crate) mod effective;
 pub(crate) mod engine_sample;
 pub(crate) mod gpu;

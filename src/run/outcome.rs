@@ -1,5 +1,6 @@
 //! How trials and attempts end.
 
+use super::containment::{KernelEvidence, LeftProcess, SharedMemory};
 use super::effective::EffectiveConfig;
 use crate::ids::{Name, RunId, TrialId};
 use crate::units::ClockAnchor;
@@ -112,6 +113,11 @@ pub(crate) struct Teardown {
     pub(crate) took_ms: u64,
     /// What is still there when the verdict is not clean.
     pub(crate) detail: Option<String>,
+    /// Processes that SIGKILL did not end, and where in the kernel they wait.
+    #[serde(default)]
+    pub(crate) left: Vec<LeftProcess>,
+    #[serde(default)]
+    pub(crate) shared_memory: SharedMemory,
 }
 
 /// How a trial or an attempt ended.
@@ -153,6 +159,9 @@ pub(crate) struct AttemptOutcome {
     pub(crate) time_to_ready_ms: Option<u64>,
     /// Resident memory summed over the engine's processes, the highest of the samples.
     pub(crate) peak_host_memory_bytes: Option<u64>,
+    /// What the kernel knows of memory that ran out meanwhile.
+    #[serde(default)]
+    pub(crate) kernel: Option<KernelEvidence>,
     /// None if the engine was never launched.
     pub(crate) teardown: Option<Teardown>,
     /// What the engine really ran with; absent if it never became ready, or before this was read.

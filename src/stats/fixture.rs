@@ -4,6 +4,7 @@ use crate::engine::exposition::MetricName;
 use crate::ids::{Name, RunId, TrialId};
 use crate::physics::config_json::Config;
 use crate::physics::gpu::{Gpu, Hardware};
+use crate::run::containment::SharedMemory;
 use crate::run::effective::{Difference, EffectiveConfig};
 use crate::run::engine_sample::EngineSample;
 use crate::run::outcome::{
@@ -155,12 +156,15 @@ fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
         exit: Some(if failed { ExitStatus::Code(1) } else { ExitStatus::Signal(15) }),
         time_to_ready_ms: Some(2340 + u64::from(number) * 50),
         peak_host_memory_bytes: Some(412 << 20),
+        kernel: None,
         teardown: Some(Teardown {
             verdict: if failed { TeardownVerdict::PortHeld } else { TeardownVerdict::Clean },
             leader_killed: false,
             strays_killed: u32::from(failed),
             took_ms: 180,
             detail: failed.then(|| "port 40123 was still bound after 10 s".into()),
+            left: Vec::new(),
+            shared_memory: SharedMemory::default(),
         }),
         effective: Some(effective(failed)),
         phases: phases.iter().map(|phase| name(phase)).collect(),

@@ -9,6 +9,7 @@ use super::files::{self, StoreError};
 use crate::clock;
 use crate::ids::Name;
 use crate::run::FORMAT;
+use crate::secrets;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -38,7 +39,8 @@ pub(crate) enum Change {
 /// Adds a line; when this returns, it is on the disk.
 pub(crate) fn append(path: &Path, change: Change) -> Result<ControlLine, StoreError> {
     let line = ControlLine { format: FORMAT, at: clock::wall_time(), change };
-    let mut text = serde_json::to_vec(&line).map_err(|error| StoreError::damaged(path, error))?;
+    let text = serde_json::to_vec(&line).map_err(|error| StoreError::damaged(path, error))?;
+    let mut text = secrets::redacted_bytes(&text).into_owned();
     text.push(b'\n');
     let is_new = !path.exists();
     let mut file = OpenOptions::new()

@@ -1,6 +1,7 @@
 //! Whole files: written so that a crash leaves the old one or the new one.
 
 use crate::run::FORMAT;
+use crate::secrets;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File};
@@ -30,9 +31,10 @@ impl StoreError {
     }
 }
 
-/// Writes a file whole: temporary, fsync, rename, fsync of the folder.
+/// Writes a file whole, without secrets: temporary, fsync, rename, fsync of the folder.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    write_with(path, |file| file.write_all(bytes))
+    let bytes = secrets::redacted_bytes(bytes);
+    write_with(path, |file| file.write_all(&bytes))
 }
 
 /// As `write`, for a writer that streams. On an error the old file stays as it was.

@@ -32,7 +32,7 @@ pub(crate) fn parse_stat(text: &str) -> Option<Process> {
     })
 }
 
-fn read(pid: i32) -> Option<Process> {
+pub(crate) fn read(pid: i32) -> Option<Process> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -90,18 +90,6 @@ pub(crate) fn signal(process: &Process, signal: Signal) -> bool {
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     let same = read(process.pid).is_some_and(|now| now.start_ticks == process.start_ticks);
     same && pidfd_send_signal(&pidfd, signal).is_ok()
-}
-
-/// One line about a process that would not die: what it is and where it waits.
-pub(crate) fn describe(process: &Process) -> String {
-    let wchan = fs::read_to_string(format!("/proc/{}/wchan", process.pid)).unwrap_or_default();
-    format!(
-        "pid {} ({}), state {}, waiting in {}",
-        process.pid,
-        process.command,
-        process.state,
-        if wchan.is_empty() || wchan == "0" { "unknown" } else { wchan.trim() }
-    )
 }
 
 #[cfg(test)]

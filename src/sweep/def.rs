@@ -1,5 +1,6 @@
 //! The checked sweep: only what can be true. Everything downstream takes this and asks no more.
 
+use super::containment::Containment;
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
@@ -27,6 +28,7 @@ pub(crate) struct Sweep {
     pub(crate) deadlines: Deadlines,
     /// What could not be checked beforehand, for the reader.
     pub(crate) notes: Vec<String>,
+    pub(crate) containment: Containment,
 }
 
 /// One engine with one set of parameters and one model.

@@ -2,6 +2,7 @@
 //! through `form::host`, the installed programs through `installed` only.
 
 mod args;
+pub(crate) mod containment;
 pub(crate) mod def;
 mod hardware;
 pub(crate) mod installed;

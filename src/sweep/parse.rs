@@ -2,6 +2,7 @@
 //!
 //! Invariant: what leaves here can be run, as far as reading files can tell.
 
+use super::containment;
 use super::def::{Endpoint, Sampling, Sweep, Variant};
 use super::installed::Installed;
 use super::load;
@@ -54,6 +55,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let phases = load::phases(fields, &deadlines);
     let most_users = phases.iter().map(load::usual_users).max();
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
+    let containment = containment::containment(fields.optional("containment").table().as_ref());
     Some(Sweep {
         name: name?,
         seed: Seed::new(u64::try_from(seed).ok()?),
@@ -65,6 +67,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         phases: at_least_one(phases)?,
         deadlines,
         notes: around.notes.take(),
+        containment,
     })
 }
 

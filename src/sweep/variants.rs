@@ -11,6 +11,7 @@ use crate::form::host::{Host, PathKind};
 use crate::form::{Field, Fields, Wrong, did_you_mean};
 use crate::ids::Name;
 use crate::physics::gpu::Hardware;
+use crate::secrets;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -150,11 +151,24 @@ fn environment(fields: &Fields<'_>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     for (name, at, field) in fields.each() {
         match variable_name(name) {
-            Ok(name) => env.extend(field.any_text().map(|value| (name, value))),
+            Ok(name) => {
+                refuse_secret(&name, &field);
+                env.extend(field.any_text().map(|value| (name, value)));
+            }
             Err(wrong) => fields.form().problem(at, wrong.message, wrong.help),
         }
     }
     env
+}
+
+/// A sweep file is kept with its results and shown around.
+fn refuse_secret(name: &str, field: &Field<'_>) {
+    let value = field.any_text().unwrap_or_default();
+    if !secrets::among([(name, value.as_str())]).is_empty() {
+        let help =
+            format!("set it in sweepd's own environment and name it: env_pass = [\"{name}\"]");
+        field.problem("looks like a secret, and this file is kept with the results", Some(help));
+    }
 }
 
 fn read_model(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Model> {

@@ -68,7 +68,11 @@ impl Sandbox {
     /// Runs the sweep to its end.
     pub(crate) fn run(&self, sweep: &str) -> Run {
         let file = self.write("sweep.toml", sweep);
-        let output = self.command(&["run", file.to_str().unwrap()]).output().unwrap();
+        self.ended(self.command(&["run", file.to_str().unwrap()]).output().unwrap())
+    }
+
+    /// The run that a command has made.
+    pub(crate) fn ended(&self, output: std::process::Output) -> Run {
         let run = Run {
             status: output.status,
             stdout: String::from_utf8(output.stdout).unwrap(),

@@ -6,6 +6,7 @@
 mod bench;
 mod check;
 mod cli;
+mod containment;
 mod diagnose;
 mod engines;
 mod examples;

@@ -8,6 +8,7 @@ use crate::load::frames;
 use crate::load::handle::LoadHandle;
 use crate::load::message::{LoadEvent, LoadPlan};
 use crate::run::phase::PhaseFacts;
+use crate::secrets;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::state::Event;
 use std::time::Duration;
@@ -133,7 +134,10 @@ async fn store(
         if frames.torn {
             return Err(format!("{} ends within a record", path.display()));
         }
-        let records = frames.records;
+        let mut records = frames.records;
+        for record in &mut records {
+            record.error = record.error.take().map(|text| secrets::redacted(&text).into_owned());
+        }
         let write = if warmup { AttemptDir::write_warmup } else { AttemptDir::write_phase };
         write(&dir, &facts, &records).map_err(|error| error.to_string())?;
         std::fs::remove_file(&path).ok();

@@ -17,6 +17,7 @@ use crate::engine::def::{EngineDef, ParamValue};
 use crate::load::message::LoadPlan;
 use crate::run::outcome::{EvidenceLine, TimelineEntry};
 use crate::store::dirs::AttemptDir;
+use crate::supervise::cgroup::Hold;
 use crate::supervise::guard::handle::GuardHandle;
 use crate::supervise::guard::message::{GuardEvent, GuardOrder, GuardSpec};
 use crate::supervise::ports;
@@ -170,7 +171,9 @@ impl<'a> Shell<'a> {
             }
             Some(GuardEvent::Ended(report)) => {
                 self.guard_over = true;
-                self.finding.report = Some(report);
+                self.finding.circumstances.oom_kills = report.kernel.oom_kills.unwrap_or(0);
+                self.finding.circumstances.kernel_log.clone_from(&report.kernel.kernel_log);
+                self.finding.report = Some(*report);
                 Event::GuardEnded
             }
             None => {
@@ -187,6 +190,9 @@ impl<'a> Shell<'a> {
         self.machine = next;
         if self.machine.state != before.state {
             self.changed(&before.state, now);
+            if self.is_living() {
+                self.guard.order(GuardOrder::Look).await;
+            }
         }
         for action in actions {
             self.perform(action).await;
@@ -195,7 +201,7 @@ impl<'a> Shell<'a> {
 
     fn changed(&mut self, before: &State, now: MonoNs) {
         let living = !matches!(before, State::Stopping { .. } | State::Verifying { .. });
-        let stopping = !self.plan_state_is_living();
+        let stopping = !self.is_living();
         if living && stopping {
             self.finding.during = self.describe(before);
             self.stopping_at = Some(now);
@@ -218,7 +224,7 @@ impl<'a> Shell<'a> {
         }
     }
 
-    fn plan_state_is_living(&self) -> bool {
+    fn is_living(&self) -> bool {
         match self.machine.state {
             State::Stopping { .. } | State::Verifying { .. } | State::Ended { .. } => false,
             State::Launching
@@ -283,6 +289,9 @@ impl<'a> Shell<'a> {
 
     /// Strays that the guard could not see: none, unless the guard itself was killed.
     fn kill_marked(&mut self) {
+        if self.guard_over && self.finding.report.is_none() {
+            Hold::take(self.plan.guard.groups.clone()).kill();
+        }
         for process in tree::marked(&self.plan.guard.marker) {
             self.marked_killed += u32::from(tree::kill(&process));
         }
@@ -298,6 +307,10 @@ impl<'a> Shell<'a> {
         self.abort_probe();
         self.kill_marked();
         timeout(Duration::from_secs(2), self.guard.reap()).await.ok();
+        if self.finding.report.is_none() {
+            // The guard would have done this.
+            Hold::take(self.plan.guard.groups.clone()).remove();
+        }
         self.port_free = ports::is_free(self.plan.port);
         let sampled = self.samplers.settle().await;
         for problem in &sampled.problems {

@@ -1,7 +1,9 @@
 //! What the guard is told and what it says: lines of JSON over one socket.
 
 use crate::engine::rules::scan::ScanSpec;
+use crate::run::containment::{Groups, KernelEvidence, LeftProcess, SharedMemory};
 use crate::run::outcome::{EvidenceLine, ExitStatus};
+use crate::supervise::user::RunAs;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -14,6 +16,11 @@ pub(crate) struct GuardSpec {
     /// The whole environment of the engine; nothing is inherited.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: PathBuf,
+    /// Control groups that were made for it; the guard removes them.
+    pub(crate) groups: Groups,
+    pub(crate) run_as: Option<RunAs>,
+    /// Hidden wherever the guard writes or reports.
+    pub(crate) secrets: Vec<String>,
     pub(crate) log: PathBuf,
     pub(crate) log_head_bytes: u64,
     pub(crate) log_tail_bytes: u64,
@@ -33,6 +40,8 @@ pub(crate) enum GuardOrder {
     Stop,
     /// Everything now.
     Kill,
+    /// Note what the engine has in shared memory: it will be asked when it is gone.
+    Look,
 }
 
 /// Lines from the guard.
@@ -59,7 +68,7 @@ pub(crate) enum GuardEvent {
         text: String,
     },
     /// The last line.
-    Ended(GuardReport),
+    Ended(Box<GuardReport>),
 }
 
 /// What the guard found when it was over.
@@ -70,8 +79,12 @@ pub(crate) struct GuardReport {
     pub(crate) strays_killed: u32,
     /// ECHILD was seen: no descendant is left.
     pub(crate) empty: bool,
-    /// What is left when not empty: pid, state, command, where it waits.
-    pub(crate) left: Vec<String>,
+    /// What is left when not empty, and where it waits.
+    pub(crate) left: Vec<LeftProcess>,
+    /// Control groups that could not be removed.
+    pub(crate) groups_left: Vec<PathBuf>,
+    pub(crate) kernel: KernelEvidence,
+    pub(crate) shm: SharedMemory,
     pub(crate) log_lines: u64,
     pub(crate) log_bytes_elided: u64,
     /// Log bytes that could not be written, for example on a full disk.

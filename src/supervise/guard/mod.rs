@@ -8,9 +8,11 @@
 
 pub(crate) mod handle;
 pub(crate) mod message;
+mod output;
 mod run;
 mod spawn;
 mod state;
+mod voice;
 
 pub(crate) use run::main;
 pub(crate) use spawn::MARKER;

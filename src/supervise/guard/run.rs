@@ -2,27 +2,31 @@
 #![expect(clippy::disallowed_methods, reason = "the clock enters here")]
 
 use super::message::{GuardEvent, GuardOrder, GuardReport, GuardSpec};
+use super::output::Output;
 use super::spawn;
 use super::state::{Action, Guard, Input, Limits, Phase};
-use crate::engine::rules::rule::LogPhase;
-use crate::engine::rules::scan::{Hit, Scanner};
-use crate::run::outcome::{EvidenceLine, ExitStatus};
-use crate::supervise::log::{BoundedLog, LineCutter};
-use crate::supervise::tree;
+use super::voice::{Heard, Orders, Voice};
+use crate::run::containment::SharedMemory;
+use crate::run::outcome::ExitStatus;
+use crate::secrets;
+use crate::supervise::cgroup::Hold;
+use crate::supervise::oom::KernelWatch;
+use crate::supervise::shm::ShmWatch;
+use crate::supervise::tree::{self, Process};
+use crate::supervise::{cgroup, stuck};
 use crate::units::MonoNs;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
-use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::{ChildStderr, ChildStdout, ExitCode};
+use std::process::{Child, ExitCode};
 use std::time::{Duration, Instant};
 
 /// Runs the guard on the socket that is its stdin.
@@ -43,22 +47,31 @@ fn run() -> io::Result<()> {
     let mut first = String::new();
     lines.read_line(&mut first)?;
     let spec: GuardSpec = serde_json::from_str(&first)?;
+    secrets::learn(spec.secrets.clone());
     let mut orders = Orders { pending: lines.buffer().to_vec() };
     let mut voice = Voice { socket: Some(socket) };
-    let child = match spawn::engine(&spec) {
+    let watches = Watches {
+        hold: Hold::take(spec.groups.clone()),
+        kernel: KernelWatch::begin(),
+        shm: ShmWatch::begin(),
+    };
+    let started = Instant::now();
+    let child = match spawn::engine(&spec, &watches.hold) {
         Ok(child) => child,
         Err(error) => {
             let error = format!("cannot start {}: {error}", spec.argv.first().map_or("", |a| a));
             voice.say(&GuardEvent::LaunchFailed { error });
+            cgroup::remove_empty(&spec.groups);
             return Ok(());
         }
     };
-    let mut shell = Shell::new(spec, child, voice)?;
+    let mut shell = Shell::new(&spec, child, voice, watches, started)?;
     let result = shell.run(&signals, &mut orders);
     if result.is_err() {
         // A guard that cannot wait cannot guard: nothing may be left behind.
         shell.kill_all();
     }
+    shell.report();
     result
 }
 
@@ -80,82 +93,43 @@ fn block_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
 }
 
-/// The way to sweepd. Gone is gone: writing to a dead supervisor is not an error.
-struct Voice {
-    socket: Option<UnixStream>,
-}
-
-impl Voice {
-    fn say(&mut self, event: &GuardEvent) {
-        let Some(socket) = &mut self.socket else { return };
-        let sent = serde_json::to_string(event)
-            .map_err(io::Error::from)
-            .and_then(|line| socket.write_all(format!("{line}\n").as_bytes()));
-        if sent.is_err() {
-            self.socket = None;
-        }
-    }
-}
-
-/// Lines from sweepd that came in pieces.
-struct Orders {
-    pending: Vec<u8>,
-}
-
-impl Orders {
-    /// What is new on the socket; end of file means that the supervisor is gone.
-    fn read(&mut self, socket: &UnixStream) -> Vec<Input> {
-        let mut buffer = [0; 512];
-        let mut inputs = Vec::new();
-        match (&*socket).read(&mut buffer) {
-            Ok(0) => inputs.push(Input::SupervisorGone),
-            Ok(count) => self.pending.extend_from_slice(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => inputs.push(Input::SupervisorGone),
-        }
-        while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.pending.drain(..=end).collect();
-            match serde_json::from_slice(&line) {
-                Ok(GuardOrder::Stop) => inputs.push(Input::StopAsked),
-                // An order that cannot be read is a broken supervisor: stop.
-                Ok(GuardOrder::Kill) | Err(_) => inputs.push(Input::KillAsked),
-            }
-        }
-        inputs
-    }
+/// What was begun before the engine, to tell afterwards what was the engine's doing.
+struct Watches {
+    hold: Hold,
+    kernel: KernelWatch,
+    shm: ShmWatch,
 }
 
 struct Shell {
-    spec: GuardSpec,
+    stop_signal: i32,
     guard: Guard,
     limits: Limits,
     leader: i32,
     leader_fd: OwnedFd,
     leader_status: Option<ExitStatus>,
     voice: Voice,
-    stdout: Option<ChildStdout>,
-    stderr: Option<ChildStderr>,
-    cutters: [LineCutter; 2],
-    log: BoundedLog,
-    scanner: Scanner,
-    strays_killed: HashMap<(i32, u64), ()>,
-    started: Instant,
+    output: Output,
+    watches: Watches,
+    /// Who was sent SIGKILL: pid and start time. A second one would change nothing.
+    signalled: HashSet<(i32, u64)>,
+    strays_killed: u32,
 }
 
 impl Shell {
-    fn new(spec: GuardSpec, mut child: std::process::Child, mut voice: Voice) -> io::Result<Self> {
+    fn new(
+        spec: &GuardSpec,
+        mut child: Child,
+        mut voice: Voice,
+        watches: Watches,
+        started: Instant,
+    ) -> io::Result<Self> {
         let leader = i32::try_from(child.id()).map_err(io::Error::other)?;
         let pid = rustix::process::Pid::from_raw(leader)
             .ok_or_else(|| io::Error::other("the kernel gave pid 0"))?;
-        let log = BoundedLog::create(&spec.log, spec.log_head_bytes, spec.log_tail_bytes)
-            .or_else(|_| BoundedLog::create("/dev/null".as_ref(), 0, 0))?;
+        let output = Output::new(spec, &mut child, started)?;
         voice.say(&GuardEvent::Launched { pid: leader });
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let pipes = [stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
-        for pipe in pipes.into_iter().flatten() {
-            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        }
         Ok(Self {
+            stop_signal: spec.stop_signal,
             guard: Guard::launched(),
             limits: Limits {
                 grace: Duration::from_millis(spec.grace_ms),
@@ -165,14 +139,10 @@ impl Shell {
             leader_fd: pidfd_open(pid, PidfdFlags::empty())?,
             leader_status: None,
             voice,
-            stdout,
-            stderr,
-            cutters: [LineCutter::default(), LineCutter::default()],
-            log,
-            scanner: Scanner::new(spec.scan.clone(), LogPhase::Starting),
-            strays_killed: HashMap::new(),
-            started: Instant::now(),
-            spec,
+            output,
+            watches,
+            signalled: HashSet::new(),
+            strays_killed: 0,
         })
     }
 
@@ -180,7 +150,7 @@ impl Shell {
         while self.guard.phase != Phase::Over {
             let ready = self.wait(signals)?;
             if ready.output {
-                self.read_output();
+                self.output.read(&mut self.voice);
             }
             if ready.signal {
                 self.take_signals(signals);
@@ -191,30 +161,47 @@ impl Shell {
             if ready.socket
                 && let Some(socket) = &self.voice.socket
             {
-                let inputs = orders.read(socket);
-                for input in inputs {
-                    if input == Input::SupervisorGone {
-                        self.voice.socket = None;
-                    }
-                    self.input(input);
+                for heard in orders.read(socket) {
+                    self.heard(heard);
                 }
             } else if self.voice.socket.is_none() && self.guard.phase == Phase::Running {
                 self.input(Input::SupervisorGone);
             }
             self.input(Input::Tick);
         }
-        self.read_output();
-        self.report();
+        self.output.read(&mut self.voice);
         Ok(())
     }
 
+    fn heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Order(GuardOrder::Stop) => self.input(Input::StopAsked),
+            Heard::Order(GuardOrder::Kill) => self.input(Input::KillAsked),
+            Heard::Order(GuardOrder::Look) => {
+                self.engine();
+            }
+            Heard::Nobody => {
+                self.voice.socket = None;
+                self.input(Input::SupervisorGone);
+            }
+        }
+    }
+
+    /// The engine's living processes. What they have in `/dev/shm` is noted at the same time.
+    fn engine(&mut self) -> Vec<Process> {
+        let engine = tree::descendants(&tree::all(), nix::unistd::getpid().as_raw());
+        self.watches.shm.look(&engine);
+        engine
+    }
+
     fn wait(&self, signals: &SignalFd) -> io::Result<Ready> {
+        let [stdout, stderr] = self.output.pipes();
         let sources: [Option<BorrowedFd<'_>>; 5] = [
             Some(signals.as_fd()),
             self.leader_status.is_none().then(|| self.leader_fd.as_fd()),
             self.voice.socket.as_ref().map(AsFd::as_fd),
-            self.stdout.as_ref().map(AsFd::as_fd),
-            self.stderr.as_ref().map(AsFd::as_fd),
+            stdout,
+            stderr,
         ];
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
@@ -249,18 +236,27 @@ impl Shell {
     }
 
     fn signal_leader(&mut self) {
-        let sent = rustix::process::Signal::from_named_raw(self.spec.stop_signal)
+        self.engine();
+        let sent = rustix::process::Signal::from_named_raw(self.stop_signal)
             .is_some_and(|signal| pidfd_send_signal(&self.leader_fd, signal).is_ok());
         if !sent {
             self.voice.say(&GuardEvent::Note { text: "the stop signal could not be sent".into() });
         }
     }
 
+    /// SIGKILL, once for each process: one that it does not end waits in the kernel.
     fn kill_all(&mut self) {
-        let me = nix::unistd::getpid().as_raw();
-        for process in tree::descendants(&tree::all(), me) {
-            if tree::kill(&process) && process.pid != self.leader {
-                self.strays_killed.insert((process.pid, process.start_ticks), ());
+        let id = |process: &Process| (process.pid, process.start_ticks);
+        let mut left = self.engine();
+        left.retain(|process| !self.signalled.contains(&id(process)));
+        if left.is_empty() {
+            return;
+        }
+        let grouped = self.watches.hold.kill();
+        for process in left {
+            self.signalled.insert(id(&process));
+            if (tree::kill(&process) || grouped) && process.pid != self.leader {
+                self.strays_killed += 1;
             }
         }
     }
@@ -302,76 +298,36 @@ impl Shell {
         if pid.as_raw() == self.leader && self.leader_status.is_none() {
             self.leader_status = Some(status);
             // What it wrote last belongs before the news of its end.
-            self.read_output();
+            self.output.read(&mut self.voice);
             self.voice.say(&GuardEvent::LeaderExited { status });
             self.input(Input::LeaderGone);
         }
     }
 
-    fn read_output(&mut self) {
-        let mut out = self.stdout.take();
-        let mut err = self.stderr.take();
-        if !drain(&mut out, |bytes| self.take_bytes(0, bytes)) {
-            out = None;
+    fn report(mut self) {
+        self.output.finish(&mut self.voice);
+        let empty = self.guard.empty;
+        let left = if empty { Vec::new() } else { self.engine() };
+        let kernel = self.watches.kernel.end(&self.watches.hold, self.leader);
+        if empty && self.watches.hold.populated() == Some(true) {
+            let text = "somebody put a process that is not the engine's into its control group";
+            self.voice.say(&GuardEvent::Note { text: text.into() });
         }
-        if !drain(&mut err, |bytes| self.take_bytes(1, bytes)) {
-            err = None;
-        }
-        (self.stdout, self.stderr) = (out, err);
-    }
-
-    fn take_bytes(&mut self, source: usize, bytes: &[u8]) {
-        let mut lines = Vec::new();
-        if let Some(cutter) = self.cutters.get_mut(source) {
-            cutter.feed(bytes, |line| lines.push(line));
-        }
-        for line in lines {
-            self.take_line(source, &line);
-        }
-    }
-
-    fn tell(&mut self, hits: Vec<Hit>) {
-        for (rule, EvidenceLine { line, text }) in hits {
-            self.voice.say(&GuardEvent::Matched { rule, line, text });
-        }
-    }
-
-    fn take_line(&mut self, source: usize, text: &str) {
-        let elapsed = self.started.elapsed().as_secs_f64();
-        let name = if source == 0 { "out" } else { "err" };
-        let number = self.log.line(&format!("[{elapsed:10.3} {name}] "), text);
-        let hits = self.scanner.read(number, text);
-        self.tell(hits);
-    }
-
-    fn report(&mut self) {
-        for source in 0..self.cutters.len() {
-            if let Some(rest) = self.cutters.get_mut(source).and_then(LineCutter::rest) {
-                self.take_line(source, &rest);
-            }
-        }
-        let held_back = self.scanner.finish();
-        self.tell(held_back);
-        self.log.finish();
-        let me = nix::unistd::getpid().as_raw();
-        let left = if self.guard.empty {
-            Vec::new()
-        } else {
-            tree::descendants(&tree::all(), me).iter().map(tree::describe).collect()
-        };
-        let tail = |(line, text): &(u64, String)| EvidenceLine { line: *line, text: text.clone() };
         let report = GuardReport {
             leader: self.leader_status,
             leader_killed: self.guard.leader_killed,
-            strays_killed: u32::try_from(self.strays_killed.len()).unwrap_or(u32::MAX),
-            empty: self.guard.empty,
-            left,
-            log_lines: self.log.lines,
-            log_bytes_elided: self.log.elided_bytes,
-            log_bytes_lost: self.log.lost_bytes,
-            tail: self.log.recent().map(tail).collect(),
+            strays_killed: self.strays_killed,
+            empty,
+            left: left.iter().map(stuck::evidence).collect(),
+            groups_left: self.watches.hold.remove(),
+            kernel,
+            shm: if empty { self.watches.shm.end() } else { SharedMemory::default() },
+            log_lines: self.output.log.lines,
+            log_bytes_elided: self.output.log.elided_bytes,
+            log_bytes_lost: self.output.log.lost_bytes,
+            tail: self.output.tail(),
         };
-        self.voice.say(&GuardEvent::Ended(report));
+        self.voice.say(&GuardEvent::Ended(Box::new(report)));
     }
 }
 
@@ -381,21 +337,6 @@ struct Ready {
     leader: bool,
     socket: bool,
     output: bool,
-}
-
-/// Reads what is there, up to a bound so that a flood cannot starve the rest. False at the end.
-fn drain(source: &mut Option<impl Read>, mut take: impl FnMut(&[u8])) -> bool {
-    let Some(reader) = source else { return false };
-    let mut buffer = [0; 64 * 1024];
-    for _ in 0..16 {
-        match reader.read(&mut buffer) {
-            Ok(0) => return false,
-            Ok(count) => take(buffer.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-        }
-    }
-    true
 }
 
 fn now() -> MonoNs {

@@ -13,7 +13,7 @@ pub(super) enum Phase {
     Grace {
         kill_at: MonoNs,
     },
-    /// Everything is being killed, again and again: a process may fork while it dies.
+    /// Everything is being killed; looked for again and again: a process may fork while it dies.
     Killing {
         give_up_at: MonoNs,
         again_at: MonoNs,
@@ -46,7 +46,10 @@ pub(super) struct Limits {
     pub(super) kill: Duration,
 }
 
-const KILL_AGAIN: Duration = Duration::from_millis(20);
+/// Looking again for what forked while it died: soon at first, then seldom, for what is left waits in
+/// the kernel.
+const LOOK_SOON: Duration = Duration::from_millis(20);
+const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
 /// The guard's own state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,9 @@ impl Guard {
             (Phase::Killing { .. }, _) if self.empty => self.over(),
             (Phase::Killing { give_up_at, .. }, Input::Tick) if now >= give_up_at => self.over(),
             (Phase::Killing { give_up_at, again_at }, Input::Tick) if now >= again_at => {
-                self.phase = Phase::Killing { give_up_at, again_at: now.plus(KILL_AGAIN) };
+                let killing_for = limits.kill.saturating_sub(give_up_at.since(now));
+                let pause = (killing_for / 2).clamp(LOOK_SOON, LOOK_SELDOM);
+                self.phase = Phase::Killing { give_up_at, again_at: now.plus(pause) };
                 (self, Some(Action::KillAll))
             }
             (
@@ -108,7 +113,7 @@ impl Guard {
         }
         self.leader_killed = self.leader_alive;
         self.phase =
-            Phase::Killing { give_up_at: now.plus(limits.kill), again_at: now.plus(KILL_AGAIN) };
+            Phase::Killing { give_up_at: now.plus(limits.kill), again_at: now.plus(LOOK_SOON) };
         (self, Some(Action::KillAll))
     }
 
