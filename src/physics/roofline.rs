@@ -14,7 +14,8 @@
 //!   reads the weights once more, and a batch touches as many experts as even choice makes likely.
 //!   (A load with pauses in which nothing decodes reads less than the least given here.)
 //! * Roofline of a closed loop of b users: OSL tokens a request in no less time than
-//!   max(bytes / bandwidth, FLOPs / peak) with all b in every step.
+//!   max(bytes / bandwidth, FLOPs / peak) with all b in every step, or as many as have room for
+//!   their prompts' KV beside the weights.
 //! * Floors: TTFT >= max(prefill FLOPs / peak, W / bandwidth), TPOT >= (W + c K) / bandwidth.
 //!
 //! Assumes one token a step and stream: speculative decoding may pass the TPOT floor and the
@@ -178,7 +179,7 @@ impl Machine<'_> {
     /// The most output tokens a second of a closed loop, prefill included; and what bounds it.
     pub(crate) fn roofline(&self, of: &Measured) -> (f64, Bound) {
         let (decoded, context) = decoded(of);
-        let batch = f64::from(of.users.max(1));
+        let batch = f64::from(of.users.max(1)).min(self.largest_batch(of));
         // A prefill may ride along in a step, so its reads are free here; its FLOPs are not.
         let bytes = decoded * (self.least_weight_bytes() / batch + self.kv_bytes(context));
         let fresh = (of.isl - of.cached).max(1.0);
@@ -188,6 +189,16 @@ impl Machine<'_> {
             (bytes / self.hardware.bandwidth_bytes_per_s(), flops / self.ceiling());
         let bound = if memory_s >= compute_s { Bound::Memory } else { Bound::Compute };
         (of.osl / memory_s.max(compute_s), bound)
+    }
+
+    /// Requests whose own KV cache fits beside the weights. Memory is counted in GiB, although data
+    /// sheets may mean less, and what a prompt shares with others as if it took no room.
+    fn largest_batch(&self, of: &Measured) -> f64 {
+        let Some(memory) = self.hardware.gpu.memory_gb else { return f64::INFINITY };
+        let memory = memory * f64::from(1 << 30) * f64::from(self.hardware.count);
+        let room = memory - count_f64(self.shape.weight_bytes);
+        let own = (of.isl - of.cached).max(1.0);
+        (room / (self.kv_bytes_per_token() * self.seen(own))).max(1.0)
     }
 
     /// `None` where nothing was measured that could be held against anything.
@@ -375,6 +386,17 @@ mod tests {
         // A mean TPOT of 22 ms is above the floor, but not with the KV cache of 36 streams in each step.
         let got = machine.against(&Measured { mean_tpot_ms: Some(22.0), ..SEED }).unwrap();
         assert_eq!(got.impossible[0].figure, Figure::ReadBytesPerS, "{got:?}");
+    }
+
+    /// 51.5 GB less 16.1 of weights hold the KV of some 270 prompts of 1,000 tokens, and no more.
+    #[test]
+    fn more_users_than_have_room_are_no_faster() {
+        let (hardware, shape) = (a40(1), eight());
+        let machine = Machine { hardware: &hardware, shape: &shape };
+        let long = Measured { isl: 1000.0, osl: 8000.0, ..SEED };
+        let at = |users| machine.roofline(&Measured { users, ..long }).0;
+        assert!(at(250) > at(200) * 1.001);
+        assert!((at(2000) / at(300) - 1.0).abs() < 1e-9);
     }
 
     /// A small batch of a mixture reads few experts, a large one all of them.

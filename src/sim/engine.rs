@@ -7,7 +7,10 @@
 //! boundary is there by then, and which step sees it depends on its stamp alone. A thread that
 //! woke late catches up: steps follow one another in scheduled, not in real, time.
 
+use super::cache::PrefixCache;
 use super::clock;
+use super::metrics::Histogram;
+use super::request::Ask;
 use super::schedule::{Costs, Job, JobId, Limits, Load, Scheduler, Token};
 use crate::seed::Seed;
 use crate::units::MonoNs;
@@ -19,11 +22,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 #[derive(Debug)]
 enum Event {
-    Arrive(Job, UnboundedSender<Token>),
+    Arrive(Job, Output),
     Cancel(JobId),
 }
 
-#[derive(Debug, Default)]
+/// Where a request's tokens go, and what is done when the first one comes.
+#[derive(Debug)]
+struct Output {
+    sender: UnboundedSender<Token>,
+    arrived: MonoNs,
+    blocks: Vec<u64>,
+}
+
+#[derive(Debug)]
 struct State {
     events: VecDeque<(MonoNs, Event)>,
     next_id: JobId,
@@ -32,9 +43,12 @@ struct State {
     closed: bool,
     /// As of the last boundary.
     load: Load,
+    cache: PrefixCache,
+    /// Of every request so far, from its arrival to its first token.
+    ttft: Histogram,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
@@ -57,8 +71,14 @@ pub(crate) struct Ticket {
 }
 
 impl Engine {
-    pub(crate) fn start(limits: Limits, costs: Costs, seed: Seed) -> io::Result<Self> {
-        let inbox = Arc::new(Inbox::default());
+    /// `cache_blocks`: room of the prefix cache; 0 for none.
+    pub(crate) fn start(
+        limits: Limits,
+        costs: Costs,
+        seed: Seed,
+        cache_blocks: usize,
+    ) -> io::Result<Self> {
+        let inbox = Arc::new(Inbox::new(cache_blocks));
         let theirs = Arc::clone(&inbox);
         std::thread::Builder::new()
             .name("sim-engine".to_owned())
@@ -70,16 +90,35 @@ impl Engine {
         &self.limits
     }
 
-    /// The caller has checked that the request can fit.
-    pub(crate) fn submit(&self, prompt_tokens: u64, max_tokens: u64, output_tokens: u64) -> Ticket {
+    /// The caller has checked that the request can fit. Tells the request what of its prompt was in
+    /// the cache.
+    pub(crate) fn submit(&self, ask: &mut Ask) -> Ticket {
         let (sender, tokens) = unbounded_channel();
         let mut state = self.inbox.lock();
         state.next_id += 1;
-        let job = Job { id: state.next_id, prompt_tokens, max_tokens, output_tokens };
-        state.events.push_back((clock::now(), Event::Arrive(job, sender)));
+        ask.cached_tokens = state.cache.find(&ask.blocks, ask.prompt_tokens);
+        let job = Job {
+            id: state.next_id,
+            prompt_tokens: ask.prompt_tokens,
+            cached_tokens: ask.cached_tokens,
+            max_tokens: ask.max_tokens,
+            output_tokens: ask.output_tokens,
+        };
+        let arrived = clock::now();
+        let output = Output { sender, arrived, blocks: ask.blocks.clone() };
+        state.events.push_back((arrived, Event::Arrive(job, output)));
         drop(state);
         self.inbox.changed.notify_all();
         Ticket { id: job.id, tokens, inbox: Arc::clone(&self.inbox), ended: false }
+    }
+
+    /// Empties the prefix cache.
+    pub(crate) fn flush(&self) {
+        self.inbox.lock().cache.clear();
+    }
+
+    pub(crate) fn ttft(&self) -> Histogram {
+        self.inbox.lock().ttft
     }
 
     pub(crate) fn hang(&self) {
@@ -126,6 +165,19 @@ impl Drop for Ticket {
 }
 
 impl Inbox {
+    fn new(cache_blocks: usize) -> Self {
+        let state = State {
+            events: VecDeque::new(),
+            next_id: 0,
+            hung: false,
+            closed: false,
+            load: Load::default(),
+            cache: PrefixCache::new(cache_blocks),
+            ttft: Histogram::default(),
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
     /// A panic elsewhere leaves no half-made state: every change is one assignment.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -168,7 +220,7 @@ impl Inbox {
 fn drive(inbox: &Inbox, mut scheduler: Scheduler) {
     // The kernel may end a sleep late by the slack, 50 us by default. Without it: less exact.
     nix::sys::prctl::set_timerslack(1).ok();
-    let mut outputs: HashMap<JobId, UnboundedSender<Token>> = HashMap::new();
+    let mut outputs: HashMap<JobId, Output> = HashMap::new();
     let mut boundary = MonoNs::new(0);
     loop {
         for event in inbox.take(boundary) {
@@ -191,7 +243,7 @@ fn drive(inbox: &Inbox, mut scheduler: Scheduler) {
             if !inbox.alive() {
                 return;
             }
-            hand_out(&scheduler.finish(), &mut outputs);
+            hand_out(&scheduler.finish(), &mut outputs, boundary, inbox);
         } else if let Some(at) = inbox.wait() {
             boundary = boundary.max(at);
         } else {
@@ -200,11 +252,16 @@ fn drive(inbox: &Inbox, mut scheduler: Scheduler) {
     }
 }
 
-fn hand_out(tokens: &[Token], outputs: &mut HashMap<JobId, UnboundedSender<Token>>) {
+fn hand_out(tokens: &[Token], outputs: &mut HashMap<JobId, Output>, now: MonoNs, inbox: &Inbox) {
     for token in tokens {
         if let Some(output) = outputs.get(&token.job) {
+            if token.index == 0 {
+                let mut state = inbox.lock();
+                state.cache.keep(&output.blocks);
+                state.ttft.add(now.since(output.arrived));
+            }
             // A receiver that is gone has sent its cancel already.
-            output.send(*token).ok();
+            output.sender.send(*token).ok();
         }
         if token.last {
             outputs.remove(&token.job);

@@ -39,7 +39,8 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn start(settings: Settings) -> io::Result<Self> {
-        let engine = Engine::start(settings.limits, settings.costs, settings.ability.seed)?;
+        let Settings { limits, costs, ability, cache_blocks, .. } = &settings;
+        let engine = Engine::start(*limits, *costs, ability.seed, *cache_blocks)?;
         let started_unix_s = clock::unix_seconds();
         Ok(Self { settings, engine, requests: AtomicU64::new(0), started_unix_s })
     }
@@ -60,6 +61,13 @@ fn router(app: App) -> Router {
         .route("/v1/models", get(models))
         .route("/metrics", get(show_metrics))
         .route("/server_info", get(async |State(app): Shared| Json(app.settings.describe())))
+        .route(
+            "/flush_cache",
+            post(async |State(app): Shared| {
+                app.engine.flush();
+                Json(json!({ "flushed": true }))
+            }),
+        )
         .route(
             "/v1/completions",
             post(async |State(app): Shared, body| generate(app, Endpoint::Completions, body).await),
@@ -88,12 +96,10 @@ async fn models(State(app): Shared) -> Response {
 }
 
 async fn show_metrics(State(app): Shared) -> Response {
-    let text = metrics::text(
-        &app.settings.ability.model,
-        &app.engine.load(),
-        app.engine.limits(),
-        app.requests.load(Ordering::Relaxed),
-    );
+    let requests = app.requests.load(Ordering::Relaxed);
+    let (load, ttft) = (app.engine.load(), app.engine.ttft());
+    let model = &app.settings.ability.model;
+    let text = metrics::text(model, &load, app.engine.limits(), &ttft, requests);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -110,13 +116,13 @@ async fn generate(app: Arc<App>, endpoint: Endpoint, body: Bytes) -> Response {
         let message = "the simulated engine failed on purpose";
         return refuse(500, "internal_server_error", "simulated_fault", message);
     }
-    let ask = match Ask::read(endpoint, &body, &app.settings.ability) {
+    let mut ask = match Ask::read(endpoint, &body, &app.settings.ability) {
         Ok(ask) => ask,
         Err(Refusal { status, kind, code, message }) => {
             return refuse(status, kind, code, &message);
         }
     };
-    let ticket = app.engine.submit(ask.prompt_tokens, ask.max_tokens, ask.output_tokens);
+    let ticket = app.engine.submit(&mut ask);
     if let Some(delay) = faults.slow_header {
         tokio::time::sleep(delay).await;
     }

@@ -184,3 +184,26 @@ async fn an_engine_may_be_deaf_to_lengths_and_silent_about_them() {
     assert!(whole && events.len() < 201, "{} events of 200 tokens and the end", events.len());
     assert!(!events.iter().any(|event| event.contains("completion_tokens")));
 }
+
+#[tokio::test]
+async fn a_prefix_is_computed_once_until_the_cache_is_emptied() {
+    let address = start("--step-ms 0 --prefix-cache").await;
+    let shared: Vec<String> = (0..40).map(|n| format!("w{n}")).collect();
+    let cached = async |last: &str| {
+        let prompt = format!("{} {last}", shared.join(" "));
+        let body = json!({ "prompt": prompt, "max_tokens": 2, "ignore_eos": true });
+        let answer = post_json(address, "/v1/completions", &body).await;
+        let answer: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap()
+    };
+    assert_eq!((cached("a").await, cached("b").await), (0, 32));
+    let (_, metrics) = get_text(address, "/metrics").await;
+    for line in [
+        "cached_tokens_total{model_name=\"sim\"} 32",
+        "to_first_token_seconds_count{model_name=\"sim\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    assert_eq!(post_json(address, "/flush_cache", &json!({})).await.status(), 200);
+    assert_eq!(cached("c").await, 0);
+}

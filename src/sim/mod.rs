@@ -10,6 +10,7 @@
 //! Invariant: nothing here is used by any other part of the crate except by starting this
 //! process.
 
+mod cache;
 mod clock;
 mod engine;
 mod fault;

@@ -1,5 +1,6 @@
 //! The command line of the simulated engine.
 
+use super::cache::BLOCK;
 use super::fault::{Fault, FaultSpec, Faults};
 use super::request::Ability;
 use super::schedule::{Costs, Limits};
@@ -51,6 +52,10 @@ pub(crate) struct SimOptions {
     /// Decoding waits while prompts are taken in, with --chunked-prefill too.
     #[arg(long)]
     prefill_first: bool,
+    /// Prompts' common beginnings are computed once and kept, in blocks of 16 tokens, as many as
+    /// --kv-tokens hold. POST /flush_cache empties it.
+    #[arg(long)]
+    prefix_cache: bool,
     /// Time of loading. The port is bound at its end.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     start_delay_ms: Duration,
@@ -90,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) ability: Ability,
     pub(crate) limits: Limits,
     pub(crate) costs: Costs,
+    /// Room of the prefix cache; 0 for none.
+    pub(crate) cache_blocks: usize,
     pub(crate) start_delay: Duration,
     pub(crate) faults: Faults,
     pub(crate) log_requests: bool,
@@ -122,6 +129,10 @@ impl SimOptions {
                 prefill_step: self.prefill_step_ms,
                 jitter_percent: self.jitter_percent,
             },
+            cache_blocks: match self.prefix_cache {
+                true => usize::try_from(self.kv_tokens).unwrap_or(usize::MAX) / BLOCK,
+                false => 0,
+            },
             start_delay: self.start_delay_ms,
             faults,
             log_requests: self.log_requests,
@@ -141,6 +152,8 @@ impl Settings {
             "max_running": self.limits.max_running,
             "kv_tokens": self.limits.kv_tokens,
             "context": self.ability.context,
+            "prefix_caching": self.cache_blocks > 0,
+            "schedule_policy": "fcfs",
             "chunked_prefill": self.limits.chunked_prefill,
             "prefill_first": self.limits.prefill_first,
             "prefill_tokens_per_second": self.costs.prefill_tokens_per_second,

@@ -53,7 +53,8 @@ fn drive(settings: &Settings, users: u64, min_requests: u64, min_s: u64) -> (Vec
     let send = |scheduler: &mut Scheduler, lives: &mut BTreeMap<JobId, Life>, at: MonoNs| {
         let id = count(lives.len());
         let (prompt_tokens, output_tokens) = (ISL, OSL);
-        scheduler.arrive(Job { id, prompt_tokens, max_tokens: OSL, output_tokens });
+        let cached_tokens = 0;
+        scheduler.arrive(Job { id, prompt_tokens, cached_tokens, max_tokens: OSL, output_tokens });
         lives.insert(id, Life { sent: at, first: at, last: at });
     };
     let mut now = MonoNs::new(0);

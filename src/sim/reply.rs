@@ -174,7 +174,7 @@ impl Reply {
             "prompt_tokens": prompt,
             "completion_tokens": output,
             "total_tokens": prompt + output,
-            "prompt_tokens_details": { "cached_tokens": 0 },
+            "prompt_tokens_details": { "cached_tokens": self.ask.cached_tokens },
         })
     }
 }
@@ -211,6 +211,8 @@ mod tests {
         let ask = Ask {
             seed: Seed::new(1),
             prompt_tokens: 3,
+            blocks: Vec::new(),
+            cached_tokens: 0,
             max_tokens: 4,
             output_tokens,
             stream: true,

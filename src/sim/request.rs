@@ -3,7 +3,7 @@
 //! Pure. Fields that a simulated model has no use for (temperature and the like) are accepted
 //! and ignored, as unknown ones are. Whatever is refused is refused here, before it is queued.
 
-use super::words;
+use super::{cache, words};
 use crate::seed::Seed;
 use serde::Deserialize;
 
@@ -31,6 +31,10 @@ pub(crate) struct Ask {
     /// The same prompt gets the same answer.
     pub(crate) seed: Seed,
     pub(crate) prompt_tokens: u64,
+    /// For the prefix cache.
+    pub(crate) blocks: Vec<u64>,
+    /// Prompt tokens that were found in it; 0 until it was asked.
+    pub(crate) cached_tokens: u64,
     pub(crate) max_tokens: u64,
     /// Where the model stops: `1..=max_tokens`.
     pub(crate) output_tokens: u64,
@@ -136,6 +140,8 @@ impl Ask {
         Ok(Self {
             seed,
             prompt_tokens,
+            blocks: cache::blocks(&prompt),
+            cached_tokens: 0,
             max_tokens,
             output_tokens: stops_at,
             stream: body.stream.unwrap_or(false),

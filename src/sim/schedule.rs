@@ -48,6 +48,8 @@ pub(crate) type JobId = u64;
 pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) prompt_tokens: u64,
+    /// Of these; their keys and values are there, so that nobody computes them. Less than all.
+    pub(crate) cached_tokens: u64,
     /// Reserved from admission to the end, however short the answer turns out.
     pub(crate) max_tokens: u64,
     /// Where the model stops: `1..=max_tokens`.
@@ -75,7 +77,9 @@ pub(crate) struct Load {
     pub(crate) running: usize,
     pub(crate) waiting: usize,
     pub(crate) kv_used: u64,
+    /// Those from the cache included.
     pub(crate) prompt_tokens_total: u64,
+    pub(crate) cached_tokens_total: u64,
     pub(crate) generation_tokens_total: u64,
 }
 
@@ -104,6 +108,7 @@ pub(crate) struct Scheduler {
     running: Vec<Running>,
     kv_used: u64,
     prompt_tokens_total: u64,
+    cached_tokens_total: u64,
     generation_tokens_total: u64,
 }
 
@@ -117,6 +122,7 @@ impl Scheduler {
             running: Vec::new(),
             kv_used: 0,
             prompt_tokens_total: 0,
+            cached_tokens_total: 0,
             generation_tokens_total: 0,
         }
     }
@@ -125,6 +131,7 @@ impl Scheduler {
     /// good, so the caller refuses it before.
     pub(crate) fn arrive(&mut self, job: Job) {
         debug_assert!(job.kv_tokens() <= self.limits.kv_tokens, "can never be admitted");
+        debug_assert!(job.cached_tokens < job.prompt_tokens, "nothing left to compute");
         debug_assert!((1..=job.max_tokens).contains(&job.output_tokens), "no such length");
         self.waiting.push_back(job);
     }
@@ -186,6 +193,7 @@ impl Scheduler {
             waiting: self.waiting.len(),
             kv_used: self.kv_used,
             prompt_tokens_total: self.prompt_tokens_total,
+            cached_tokens_total: self.cached_tokens_total,
             generation_tokens_total: self.generation_tokens_total,
         }
     }
@@ -198,7 +206,10 @@ impl Scheduler {
         {
             self.waiting.pop_front();
             self.kv_used += job.kv_tokens();
-            self.running.push(Running { job, prefilled: 0, produced: 0, part: Part::Nothing });
+            self.prompt_tokens_total += job.cached_tokens;
+            self.cached_tokens_total += job.cached_tokens;
+            let (prefilled, part) = (job.cached_tokens, Part::Nothing);
+            self.running.push(Running { job, prefilled, produced: 0, part });
         }
     }
 

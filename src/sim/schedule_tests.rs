@@ -21,7 +21,7 @@ fn costs() -> Costs {
 }
 
 fn job(id: JobId, prompt_tokens: u64, output_tokens: u64) -> Job {
-    Job { id, prompt_tokens, max_tokens: output_tokens, output_tokens }
+    Job { id, prompt_tokens, cached_tokens: 0, max_tokens: output_tokens, output_tokens }
 }
 
 /// Plays jobs, given with their arrival in milliseconds, and returns `(job, token's ms)`.
@@ -108,6 +108,13 @@ fn contexts_are_read_and_a_prompt_costs_a_step_at_least() {
     assert_eq!(got, [(1, 50), (1, 63), (1, 76)]);
 }
 
+/// Of 100 tokens 80 are in the cache: 20 ms instead of 100.
+#[test]
+fn what_is_cached_is_not_computed() {
+    let cached = Job { cached_tokens: 80, ..job(1, 100, 2) };
+    check(limits(), &[(0, cached)], &[(1, 20), (1, 31)]);
+}
+
 #[test]
 fn a_request_waits_for_a_slot() {
     let alone = Limits { max_running: 1, ..limits() };
@@ -181,6 +188,7 @@ fn walk(seed: Seed) {
             let job = Job {
                 id: jobs.len() as u64,
                 prompt_tokens: draw(1, 40),
+                cached_tokens: 0,
                 max_tokens,
                 output_tokens: draw(1, usize::try_from(max_tokens).unwrap()),
             };

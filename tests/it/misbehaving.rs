@@ -97,6 +97,19 @@ fn answers_that_end_early_or_are_not_counted_are_marked() {
     }
 }
 
+/// Asked for 8, served 2, and not a word in the log: the report says so on its first page.
+#[test]
+fn a_configuration_that_was_clamped_silently_is_marked() {
+    let sandbox = Sandbox::new();
+    let clamped = variant("odd", &["clamp=2"]).replace("step-ms", "max-running = 8, step-ms");
+    let run = sandbox.run(&sweep(&clamped)).expect_exit(0);
+    run.expect_measured("01-odd");
+    assert!(!run.log("01-odd").contains("clamp"), "{}", run.log("01-odd"));
+    assert!(marks(&run).contains(&"config_differs".to_owned()), "{:?}", marks(&run));
+    let report = run.report();
+    assert!(report.contains("max_running is 2, asked was 8"), "{report}");
+}
+
 /// The fault itself: without a guard the port really stays taken.
 #[test]
 fn the_simulated_engines_child_holds_the_port_for_good() {
