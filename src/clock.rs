@@ -2,7 +2,7 @@
 
 use crate::units::{ClockAnchor, MonoNs};
 use nix::time::{ClockId, clock_gettime};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn read(clock: ClockId) -> i64 {
     // Linux always has these two clocks; 0 would show at once in any test.
@@ -32,7 +32,13 @@ pub(crate) fn wall_time() -> String {
     wall_time_of(read(ClockId::CLOCK_REALTIME))
 }
 
-/// The same of another instant.
+/// The wall clock, to be compared with the times of files.
+pub(crate) fn system_time() -> SystemTime {
+    let since = u64::try_from(read(ClockId::CLOCK_REALTIME)).unwrap_or(0);
+    UNIX_EPOCH + Duration::from_nanos(since)
+}
+
+/// Wall time of another instant.
 pub(crate) fn wall_time_of(realtime_ns: i64) -> String {
     let since = Duration::from_nanos(u64::try_from(realtime_ns).unwrap_or(0));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()

@@ -41,7 +41,7 @@ impl fmt::Display for Name {
 }
 
 /// One run: the sweep's name and the time it began, as a folder name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct RunId(pub(crate) String);
 
@@ -49,6 +49,21 @@ impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
     }
+}
+
+/// One folder's name, and nothing that leads elsewhere.
+pub(crate) fn is_folder_name(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 255
+        && !text.starts_with('.')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+/// `2026-11-25T19:00:00.000Z` as part of a folder's name: `20261125-190000`.
+pub(crate) fn folder_stamp(wall_time: &str) -> String {
+    let seconds = wall_time.split('.').next().unwrap_or_default().chars();
+    let kept = seconds.filter(|c| c.is_ascii_digit() || *c == 'T');
+    kept.map(|c| if c == 'T' { '-' } else { c }).collect()
 }
 
 /// One variant in one block. Blocks count from 1.
@@ -68,6 +83,15 @@ impl fmt::Display for TrialId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_name_holds_the_time_in_utc() {
+        assert_eq!(folder_stamp("2026-11-25T19:00:01.234Z"), "20261125-190001");
+        assert!(is_folder_name("night-20261125-190001"));
+        for bad in ["", "..", ".x", "a/b", "a\0", "ä"] {
+            assert!(!is_folder_name(bad), "{bad}");
+        }
+    }
 
     #[test]
     fn a_name_is_a_safe_folder_name() {

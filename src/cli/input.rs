@@ -143,6 +143,28 @@ pub(super) fn shared_folder() -> PathBuf {
     }
 }
 
+/// The daemon's own: a service manager names one; else beside the user's runs, not among them.
+pub(super) fn state_folder() -> PathBuf {
+    let given = env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+    given.unwrap_or_else(|| {
+        base("XDG_STATE_HOME", ".local/state").unwrap_or_default().join("sweepd/daemon")
+    })
+}
+
+/// Where the socket lies: a service manager names the folder; else what all sweeps share.
+pub(super) fn runtime_folder() -> PathBuf {
+    env::var_os("RUNTIME_DIRECTORY").map_or_else(shared_folder, PathBuf::from)
+}
+
+pub(super) fn daemon_config() -> PathBuf {
+    let system = || PathBuf::from("/etc/sweepd/sweepd.toml");
+    match nix::unistd::geteuid().is_root() {
+        true => system(),
+        false => base("XDG_CONFIG_HOME", ".config")
+            .map_or_else(system, |base| base.join("sweepd/sweepd.toml")),
+    }
+}
+
 /// An XDG base directory: the variable if it is absolute, as the specification asks, or its default.
 fn base(variable: &str, default: &str) -> Option<PathBuf> {
     let given = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());

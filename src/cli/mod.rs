@@ -5,22 +5,32 @@
 
 mod bench;
 mod check;
+mod client;
+mod control;
+mod daemon;
 mod diagnose;
 mod engines;
+mod follow;
+mod generate;
 mod gpu;
 mod input;
+mod logging;
 mod plain;
+mod queue;
 mod report;
 mod resume;
 mod run;
+mod service;
 mod signals;
+mod submit;
 mod terminal;
+mod wait;
+mod when;
 
 use crate::secrets;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Benchmark sweeps of LLM inference servers, unattended, with a report that can be believed.
 ///
@@ -53,6 +63,8 @@ enum Command {
     Gpu(gpu::GpuArguments),
     /// The simulated engine: a real server with computed timings, and faults on demand.
     Sim(Box<crate::sim::SimOptions>),
+    #[command(flatten)]
+    Service(service::ServiceCommand),
     /// Between sweepd and one engine. Started by sweepd.
     #[command(name = "__guard", hide = true)]
     Guard,
@@ -85,9 +97,10 @@ pub fn main() -> ExitCode {
         | Command::Report(_)
         | Command::Diagnose(_)
         | Command::Engines(_)
-        | Command::Gpu(_) => {}
+        | Command::Gpu(_)
+        | Command::Service(_) => {}
     }
-    start_logging();
+    logging::start(matches!(&arguments.command, Command::Service(command) if command.is_daemon()));
     let folders = input::engine_folders(arguments.engine_folders);
     let result = match arguments.command {
         Command::Run(arguments) => run::run(&arguments, folders),
@@ -97,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Diagnose(arguments) => diagnose::run(&arguments, folders),
         Command::Engines(arguments) => engines::run(&arguments, folders),
         Command::Gpu(arguments) => gpu::run(&arguments),
+        Command::Service(command) => service::run(&command, folders),
         Command::Guard | Command::Load | Command::Nvml { .. } | Command::Sim(_) => {
             Ok(ExitCode::SUCCESS)
         }
@@ -105,13 +119,4 @@ pub fn main() -> ExitCode {
         eprintln!("sweepd: {error:#}");
         ExitCode::from(error.downcast_ref::<input::Refused>().map_or(3, |_| 2))
     })
-}
-
-/// To stderr, by `SWEEPD_LOG`; silent by default, for progress is shown otherwise.
-fn start_logging() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .with_env_var("SWEEPD_LOG")
-        .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

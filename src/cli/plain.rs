@@ -56,6 +56,7 @@ impl Lines {
                     );
                 }
             }
+            Progress::Alive => {}
             Progress::TrialEnded { outcome } => eprintln!("  {}: {}", self.trial, ended(&outcome)),
             Progress::BlockEnded { block, of } => {
                 eprintln!("block {block} of {of} done, the report is up to date");

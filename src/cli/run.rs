@@ -7,7 +7,7 @@ use crate::daemon::line::{self, RunResult};
 use crate::daemon::order::Order;
 use crate::daemon::progress::{Progress, Watcher};
 use crate::daemon::reports;
-use crate::ids::RunId;
+use crate::ids::{RunId, folder_stamp};
 use crate::report;
 use crate::store::dirs::RunDir;
 use crate::store::lock::{self, Asked, RunLock};
@@ -118,27 +118,5 @@ async fn show(mut progress: UnboundedReceiver<Progress>) {
     };
     while let Some(next) = progress.recv().await {
         screen(next);
-    }
-}
-
-/// `2026-11-25T19:00:00.000Z` as part of a folder's name: `20261125-190000`.
-fn folder_stamp(wall_time: &str) -> String {
-    wall_time
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .filter(|c| c.is_ascii_digit() || *c == 'T')
-        .map(|c| if c == 'T' { '-' } else { c })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_name_holds_the_time_in_utc() {
-        assert_eq!(folder_stamp("2026-11-25T19:00:01.234Z"), "20261125-190001");
     }
 }

@@ -137,6 +137,7 @@ impl Screen {
                 self.now.set_message(format!("{}: {}", self.trial, self.phase));
             }
             Progress::Tick(tick) => self.tick(&tick),
+            Progress::Alive => {}
             Progress::TrialEnded { outcome } => {
                 self.run.inc(1);
                 self.line(&format!("{}: {}", outcome.trial, ended(&outcome)));

@@ -6,6 +6,7 @@ use super::attempt::StopRequests;
 use super::open::OpenRun;
 use super::order::Order;
 use super::progress::{Progress, Watcher};
+use super::stopping::Stopping;
 use crate::ids::RunId;
 use crate::stats::summary::Summary;
 use crate::store::dirs::RunDir;
@@ -38,11 +39,12 @@ pub(crate) async fn run(
     stop: StopRequests,
 ) -> Result<RunResult, StoreError> {
     let run = OpenRun::open(order, dir, id, lock).await?;
+    let stopping = Stopping::by_the_user(stop);
     while let Some(next) = run.next() {
-        if *stop.borrow() > 0 {
+        if stopping.is_asked() {
             break;
         }
-        let block = run.trial(next, watcher, &stop).await?.trial.block;
+        let block = run.trial(next, watcher, &stopping).await?.trial.block;
         if run.block_is_done(block) {
             run.report()?;
             watcher.say(Progress::BlockEnded { block, of: run.plan.setup.blocks });

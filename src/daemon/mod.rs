@@ -1,5 +1,6 @@
 //! Assembly: the trial line, the sweep line, and the reports. What joins the edges.
 
+pub(crate) mod api;
 mod ask;
 pub(crate) mod attempt;
 pub(crate) mod begin;
@@ -11,8 +12,11 @@ pub(crate) mod order;
 pub(crate) mod prepare;
 pub(crate) mod progress;
 mod provenance;
+pub(crate) mod queue;
 pub(crate) mod reports;
 pub(crate) mod resume;
+pub(crate) mod service;
+pub(crate) mod stopping;
 pub(crate) mod trial;
 pub(crate) mod verdict;
 pub(crate) mod version;

@@ -2,10 +2,10 @@
 //!
 //! Invariant: whoever has one of these holds the run's lock.
 
-use super::attempt::StopRequests;
 use super::order::{Context, Order};
 use super::progress::Watcher;
 use super::reports::{self, PlanFile};
+use super::stopping::Stopping;
 use super::trial::{self, Number};
 use super::{begin, provenance, resume};
 use crate::ids::{Name, RunId};
@@ -17,6 +17,7 @@ use crate::store::files::{self, StoreError};
 use crate::store::lock::RunLock;
 use crate::sweep::def::PlannedTrial;
 use std::collections::BTreeMap;
+use tracing::Instrument;
 
 #[derive(Debug)]
 pub(crate) struct OpenRun {
@@ -56,7 +57,7 @@ impl OpenRun {
         &self,
         index: usize,
         watcher: &Watcher,
-        stop: &StopRequests,
+        stopping: &Stopping,
     ) -> Result<TrialOutcome, StoreError> {
         let id = self.plan.planned.get(index).map(PlannedTrial::id);
         let variant = id
@@ -75,9 +76,13 @@ impl OpenRun {
             inherited: &self.order.inherited,
             versions: &self.versions,
             watcher,
+            stopping,
         };
         let number = Number { number: index + 1, of: self.plan.planned.len() };
-        trial::run(&context, variant, &id, number, stop).await
+        // What is logged meanwhile carries these, in the journal as fields.
+        let engine = &variant.engine.name;
+        let span = tracing::info_span!("trial", run = %self.id, trial = %id, %engine);
+        trial::run(&context, variant, &id, number).instrument(span).await
     }
 
     /// Every trial of the block has ended.

@@ -2,6 +2,7 @@
 
 use super::progress::Watcher;
 use super::reports::Origin;
+use super::stopping::Stopping;
 use crate::ids::{Name, RunId};
 use crate::store::dirs::RunDir;
 use crate::sweep::def::Sweep;
@@ -18,6 +19,7 @@ pub(crate) struct Context<'a> {
     pub(crate) inherited: &'a BTreeMap<String, String>,
     pub(crate) versions: &'a BTreeMap<Name, String>,
     pub(crate) watcher: &'a Watcher,
+    pub(crate) stopping: &'a Stopping,
 }
 
 impl Context<'_> {

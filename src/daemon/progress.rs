@@ -25,6 +25,8 @@ pub(crate) enum Progress {
         min_duration: Duration,
     },
     Tick(LoadTick),
+    /// The task that does the work is not stuck.
+    Alive,
     TrialEnded {
         outcome: Box<TrialOutcome>,
     },

@@ -79,7 +79,10 @@ fn version_changes(lines: &[ControlLine]) -> Vec<VersionChange> {
     let mut changes = Vec::new();
     let mut known: BTreeMap<&Name, &String> = BTreeMap::new();
     for line in lines {
-        let (Change::Began { versions, .. } | Change::Resumed { versions, .. }) = &line.change;
+        let (Change::Began { versions, .. } | Change::Resumed { versions, .. }) = &line.change
+        else {
+            continue;
+        };
         for (variant, now) in versions {
             if let Some(before) = known.insert(variant, now).filter(|before| *before != now) {
                 changes.push(VersionChange {

@@ -40,9 +40,9 @@ pub(crate) async fn run(
     variant: &Variant,
     trial: &TrialId,
     number: Number,
-    stop: &StopRequests,
 ) -> Result<TrialOutcome, StoreError> {
     let started = clock::wall_time();
+    let stop = context.stopping.requests();
     let mut last = None;
     // A number is never used twice: the files of an interrupted attempt stay.
     let earlier = context.dir.last_attempt(trial)?;
@@ -54,7 +54,7 @@ pub(crate) async fn run(
             attempt: count,
         });
         let outcome = run_attempt(context, variant, trial, count, stop.clone()).await?;
-        let again = verdict::is_transient(&outcome.ending) && *stop.borrow() == 0;
+        let again = verdict::is_transient(&outcome.ending) && !context.stopping.is_asked();
         last = Some(outcome);
         if !again {
             break;
@@ -78,7 +78,10 @@ pub(crate) async fn run(
         started,
         ended: clock::wall_time(),
     };
-    context.dir.finish_trial(trial, &outcome)?;
+    // An interrupted trial has no outcome: it is run again.
+    if !matches!(outcome.ending, Ending::Interrupted { .. }) {
+        context.dir.finish_trial(trial, &outcome)?;
+    }
     tracing::info!(run = %context.run, %trial, ending = ?outcome.ending, "trial ended");
     context.watcher.say(Progress::TrialEnded { outcome: Box::new(outcome.clone()) });
     Ok(outcome)
@@ -123,7 +126,11 @@ async fn run_attempt(
     let outcome = AttemptOutcome {
         format: FORMAT,
         attempt: count,
-        ending: verdict::ending(&finding, &variant.engine.log, context.version(&variant.name)),
+        ending: context.stopping.in_its_words(verdict::ending(
+            &finding,
+            &variant.engine.log,
+            context.version(&variant.name),
+        )),
         started,
         ended: clock::wall_time(),
         anchor,

@@ -144,6 +144,32 @@ pub(crate) enum Ending {
     },
 }
 
+impl Ending {
+    /// The word that stands for it in files and tables.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::EngineFailed { .. } => "engine_failed",
+            Self::Broken { .. } => "broken",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Skipped { .. } => "skipped",
+            Self::Interrupted { .. } => "interrupted",
+        }
+    }
+
+    /// Why, in a sentence; `None` when it completed.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Completed => None,
+            Self::EngineFailed { failure } => Some(&failure.summary),
+            Self::Broken { reason }
+            | Self::Cancelled { reason }
+            | Self::Skipped { reason }
+            | Self::Interrupted { reason } => Some(reason),
+        }
+    }
+}
+
 /// One launch of an engine: what was done and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AttemptOutcome {

@@ -7,7 +7,7 @@
 
 use super::files::{self, StoreError};
 use crate::clock;
-use crate::ids::Name;
+use crate::ids::{Name, TrialId};
 use crate::run::FORMAT;
 use crate::secrets;
 use serde::{Deserialize, Serialize};
@@ -26,14 +26,93 @@ pub(crate) struct ControlLine {
     pub(crate) change: Change,
 }
 
-/// What was decided.
+/// Who decided it, as the kernel knows them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct By {
+    /// Absent for one who came over TCP with the token.
+    pub(crate) uid: Option<u32>,
+    pub(crate) pid: Option<i32>,
+}
+
+impl std::fmt::Display for By {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.uid, self.pid) {
+            (Some(uid), Some(pid)) => write!(f, "uid {uid} (pid {pid})"),
+            (Some(uid), None) => write!(f, "uid {uid}"),
+            (None, _) => f.write_str("a holder of the token"),
+        }
+    }
+}
+
+/// A trial and the last attempt that had been made when it was decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Retrial {
+    #[serde(flatten)]
+    pub(crate) trial: TrialId,
+    pub(crate) after_attempt: u32,
+}
+
+/// When a run may, must or should be worked on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    /// The highest first.
+    pub(crate) priority: i32,
+    /// Among runs of one priority the lowest first: when it was submitted, unless it was moved.
+    pub(crate) rank: f64,
+    /// RFC 3339, UTC.
+    pub(crate) not_before: Option<String>,
+    pub(crate) finish_by: Option<String>,
+}
+
+/// What was decided, about a run or, in the daemon's own file, about the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "change")]
 pub(crate) enum Change {
+    Submitted {
+        by: By,
+        schedule: Schedule,
+    },
+    Moved {
+        by: By,
+        schedule: Schedule,
+    },
+    Paused {
+        by: By,
+    },
+    Continued {
+        by: By,
+    },
+    /// No new runs are taken.
+    Drained {
+        by: By,
+    },
+    /// One trial, or all that have not ended.
+    Cancelled {
+        by: By,
+        trial: Option<TrialId>,
+    },
+    /// Ended trials are to be run again.
+    Retried {
+        by: By,
+        trials: Vec<Retrial>,
+    },
+    /// What was left out, and why; its trials are skipped.
+    LeftOut {
+        reason: String,
+    },
+    /// Every trial has ended and the last report is made.
+    Ended {},
     /// Work began, with these versions of the variants' engines.
-    Began { sweepd: String, versions: BTreeMap<Name, String> },
+    Began {
+        sweepd: String,
+        versions: BTreeMap<Name, String>,
+    },
     /// Work went on after sweepd had ended in between.
-    Resumed { sweepd: String, versions: BTreeMap<Name, String>, interrupted: u32 },
+    Resumed {
+        sweepd: String,
+        versions: BTreeMap<Name, String>,
+        interrupted: u32,
+    },
 }
 
 /// Adds a line; when this returns, it is on the disk.

@@ -11,6 +11,7 @@ pub(crate) mod engine_samples;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub(crate) mod flat;
+pub(crate) mod index;
 #[cfg_attr(not(test), expect(dead_code, reason = "until the first thing to be undone is written"))]
 pub(crate) mod intents;
 pub(crate) mod lock;

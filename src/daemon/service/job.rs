@@ -1,0 +1,165 @@
+//! What the daemon does one at a time beside its control loop: a trial, or a run's last report.
+//!
+//! A sign of life comes with every second in which the work could go on, from the task that does
+//! it: a work that blocks gives none.
+
+use super::recover;
+use crate::daemon::open::OpenRun;
+use crate::daemon::order::Order;
+use crate::daemon::progress::{Progress, Watcher};
+use crate::daemon::reports;
+use crate::daemon::stopping::Stopping;
+use crate::engine::library::Library;
+use crate::form::host::Disk;
+use crate::ids::RunId;
+use crate::run::outcome::TrialOutcome;
+use crate::stats::summary::Summary;
+use crate::store::dirs::RunDir;
+use crate::store::files::StoreError;
+use crate::store::lock::{self, Asked};
+use crate::sweep::installed::NotAsked;
+use crate::sweep::parse;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// What every run of this daemon gets from it.
+#[derive(Clone, Debug)]
+pub(crate) struct Outfit {
+    pub(crate) sweepd: PathBuf,
+    /// The daemon's environment, of which engines get what their allow-lists name.
+    pub(crate) inherited: BTreeMap<String, String>,
+    /// Where programs are looked for.
+    pub(crate) search_path: OsString,
+}
+
+#[derive(Debug)]
+pub(crate) enum Work {
+    Trial { dir: RunDir, id: RunId, index: usize, open: Option<Arc<OpenRun>>, stopping: Stopping },
+    Close { dir: RunDir, id: RunId },
+}
+
+/// Why a trial did not come to an outcome.
+#[derive(Debug)]
+pub(crate) enum WorkError {
+    Store(StoreError),
+    /// The run cannot be worked on as things are.
+    CannotOpen(String),
+}
+
+impl From<StoreError> for WorkError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Worked {
+    Trial {
+        id: RunId,
+        index: usize,
+        open: Option<Arc<OpenRun>>,
+        result: Box<Result<TrialOutcome, WorkError>>,
+    },
+    Closed {
+        id: RunId,
+        result: Result<Box<Summary>, StoreError>,
+    },
+}
+
+/// Does the work, and says every second that it goes on.
+pub(crate) async fn work(work: Work, outfit: Arc<Outfit>, watcher: Watcher) -> Worked {
+    let mut alive = tokio::time::interval(SIGN_OF_LIFE);
+    alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let work = do_it(work, outfit, &watcher);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            worked = &mut work => return worked,
+            _ = alive.tick() => watcher.say(Progress::Alive),
+        }
+    }
+}
+
+async fn do_it(work: Work, outfit: Arc<Outfit>, watcher: &Watcher) -> Worked {
+    match work {
+        Work::Close { dir, id } => Worked::Closed { id, result: report(dir).await.map(Box::new) },
+        Work::Trial { dir, id, index, open, stopping } => {
+            let opened = match open {
+                Some(open) => Ok(open),
+                None => self::open(dir, id.clone(), &outfit).await.map(Arc::new),
+            };
+            let (open, result) = match opened {
+                Ok(open) => {
+                    let result = trial(&open, index, watcher, &stopping).await;
+                    (Some(open), result)
+                }
+                Err(error) => (None, Err(error)),
+            };
+            Worked::Trial { id, index, open, result: Box::new(result) }
+        }
+    }
+}
+
+async fn trial(
+    open: &Arc<OpenRun>,
+    index: usize,
+    watcher: &Watcher,
+    stopping: &Stopping,
+) -> Result<TrialOutcome, WorkError> {
+    let outcome = open.trial(index, watcher, stopping).await?;
+    let block = outcome.trial.block;
+    // Between trials: nothing is measured while the report is made.
+    if open.block_is_done(block) {
+        report(open.dir.clone()).await?;
+        watcher.say(Progress::BlockEnded { block, of: open.plan.setup.blocks });
+    }
+    Ok(outcome)
+}
+
+async fn report(dir: RunDir) -> Result<Summary, StoreError> {
+    let path = dir.file("report.md");
+    let made = tokio::task::spawn_blocking(move || reports::rewrite(&dir)).await;
+    made.unwrap_or_else(|error| Err(StoreError::damaged(&path, error)))
+}
+
+/// Takes the run's lock and checks its sweep against the machine as it is now.
+async fn open(dir: RunDir, id: RunId, outfit: &Outfit) -> Result<OpenRun, WorkError> {
+    let lock = match lock::take(&dir.file("lock"))? {
+        Asked::Taken(lock) => lock,
+        Asked::Held(holder) => {
+            let by = holder.map_or_else(String::new, |holder| format!(" {}", holder.pid));
+            let reason =
+                format!("another process{by} works on it; continue it when that has ended");
+            return Err(WorkError::CannotOpen(reason));
+        }
+    };
+    let order = {
+        let (dir, outfit) = (dir.clone(), outfit.clone());
+        tokio::task::spawn_blocking(move || order(&dir, &outfit)).await
+    };
+    let order = order.map_err(|error| WorkError::CannotOpen(error.to_string()))??;
+    Ok(OpenRun::open(order, dir, id, lock).await?)
+}
+
+/// The frozen sweep, as it can be run.
+fn order(dir: &RunDir, outfit: &Outfit) -> Result<Order, WorkError> {
+    let frozen = recover::frozen(dir)?;
+    let problems = |problems: crate::form::Problems| {
+        WorkError::CannotOpen(format!("its sweep cannot be run any more: {problems}"))
+    };
+    let library = Library::load(frozen.origin.engine_folders.clone()).map_err(problems)?;
+    let disk = Disk::new(&outfit.search_path);
+    let sweep = parse::parse(&frozen.origin.file, &frozen.text, &library, &disk, &NotAsked);
+    Ok(Order {
+        sweep: sweep.map_err(problems)?,
+        text: frozen.text,
+        origin: frozen.origin,
+        sweepd: outfit.sweepd.clone(),
+        inherited: outfit.inherited.clone(),
+    })
+}
