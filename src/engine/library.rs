@@ -63,11 +63,6 @@ impl Library {
         &self.gpus
     }
 
-    #[cfg(test)]
-    pub(super) fn common(&self) -> &Common {
-        &self.common
-    }
-
     /// An engine from the user's folders or built in. `also`: names that would have been right
     /// too, for advice.
     pub(crate) fn find(

@@ -171,7 +171,7 @@ impl<'a> Shell<'a> {
             }
             Some(GuardEvent::Ended(report)) => {
                 self.guard_over = true;
-                self.finding.circumstances.oom_kills = report.kernel.oom_kills.unwrap_or(0);
+                self.finding.circumstances.oom_kills = report.kernel.oom_kills;
                 self.finding.circumstances.kernel_log.clone_from(&report.kernel.kernel_log);
                 self.finding.report = Some(*report);
                 Event::GuardEnded

@@ -24,7 +24,7 @@ pub(crate) struct Matcher {
     tail: VecDeque<EvidenceLine>,
     /// What the kernel's log says of it.
     kernel: Option<(usize, EvidenceLine)>,
-    pub(super) oom_kills: u64,
+    pub(super) oom_kills: Option<u64>,
     pub(super) gpu_bytes_of_others: Option<u64>,
 }
 

@@ -16,7 +16,7 @@ pub(crate) enum RuleRole {
     Likely,
     /// Something went wrong of which no rule knows more. Void once the engine is seen to go on.
     Residual,
-    /// It only followed from something else.
+    /// It only followed from something else. Void likewise.
     Cascade,
 }
 

@@ -206,8 +206,8 @@ impl Scanner {
             if self.counts[index] <= HITS_PER_RULE {
                 let hit = (index, EvidenceLine { line: number, text: line.to_owned() });
                 match rule.role {
-                    RuleRole::Residual => self.pending.push(hit),
-                    RuleRole::Root | RuleRole::Likely | RuleRole::Cascade => hits.push(hit),
+                    RuleRole::Residual | RuleRole::Cascade => self.pending.push(hit),
+                    RuleRole::Root | RuleRole::Likely => hits.push(hit),
                 }
             }
             if rule.exclusive {

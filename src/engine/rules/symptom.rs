@@ -30,8 +30,8 @@ pub(crate) enum Symptom {
 /// What else was seen while it ran.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Circumstances {
-    /// Processes of its container that the kernel killed for want of memory.
-    pub(crate) oom_kills: u64,
+    /// Processes of its container that the kernel killed for want of memory, where that is counted.
+    pub(crate) oom_kills: Option<u64>,
     /// Lines of the kernel's log that speak of its processes or its GPUs.
     pub(crate) kernel_log: Vec<String>,
     /// Memory on its GPUs that other processes held when it started.

@@ -43,7 +43,11 @@ pub(in crate::engine) fn read_from(rules: &LogRules, log: &str, phase: LogPhase)
     read_with(Scanner::new(ScanSpec::new(rules), phase), rules, log).0
 }
 
-pub(super) fn read_with(mut scanner: Scanner, rules: &LogRules, log: &str) -> (Matcher, Scanner) {
+pub(in crate::engine) fn read_with(
+    mut scanner: Scanner,
+    rules: &LogRules,
+    log: &str,
+) -> (Matcher, Scanner) {
     let lines = (1..).zip(log.lines());
     let lines: Vec<_> =
         lines.map(|(line, text)| EvidenceLine { line, text: text.to_owned() }).collect();
@@ -237,11 +241,19 @@ fn a_line_may_be_harmless_or_belong_to_one_rule_alone() {
 #[test]
 fn what_the_kernel_did_beats_what_the_engine_made_of_it() {
     let log = || fed("out of memory");
-    let killed = log().seen(&Circumstances { oom_kills: 1, ..Circumstances::default() });
+    let killed = log().seen(&Circumstances { oom_kills: Some(1), ..Circumstances::default() });
     let failure = diagnose(&killed, &code(1, true), "x");
     assert_eq!((failure.kind, failure.evidence.len()), (HostOom, 1));
 
     let mut rules = rules();
+    rules.failures.push(rule("^Killed", HostOom, RuleRole::Likely));
+    for (oom_kills, expected) in
+        [(None, HostOom), (Some(0), ExitedUnexpectedly), (Some(1), HostOom)]
+    {
+        let circumstances = Circumstances { oom_kills, ..Circumstances::default() };
+        let judged = judge(&read(&rules, "Killed").seen(&circumstances), None).unwrap();
+        assert_eq!(judged.kind, expected, "{oom_kills:?}");
+    }
     rules.failures.push(rule("NVRM: Xid", XidOrHwFault, RuleRole::Root));
     let kernel_log = vec!["[12.3] NVRM: Xid (PCI:0000:01:00): 79".to_owned()];
     let circumstances = Circumstances { kernel_log, ..Circumstances::default() };

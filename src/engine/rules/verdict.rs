@@ -88,14 +88,11 @@ fn weigh(log: &Matcher, seen: Option<&Finding>) -> Option<Judgement> {
 
 /// What the kernel says of a process or a GPU is so, whatever the engine made of it.
 fn of_kernel(log: &Matcher, seen: Option<&Finding>) -> Option<Judgement> {
-    if log.oom_kills > 0 {
+    if let Some(kills @ 1..) = log.oom_kills {
         let deciding = log.found(RuleRole::Root).map(|found| found.line);
         return Some(Judgement {
             kind: FailureKind::HostOom,
-            root_cause: format!(
-                "the kernel killed {} of its processes: out of memory",
-                log.oom_kills
-            ),
+            root_cause: format!("the kernel killed {kills} of its processes: out of memory"),
             summary: "the kernel killed it: the memory it may use was full".to_owned(),
             evidence: log.evidence(deciding),
             advice: Some(
@@ -131,7 +128,7 @@ fn of_line(
         advice: rule.advice.clone(),
         confidence,
     };
-    crowded_out(log, judged)
+    not_by_the_kernel(log, rule.role, crowded_out(log, judged))
 }
 
 /// Too little memory, because others held it: telemetry decides what a log cannot tell apart.
@@ -150,6 +147,22 @@ fn crowded_out(log: &Matcher, judged: Judgement) -> Judgement {
             ..judged
         },
         _ => judged,
+    }
+}
+
+/// "Killed" mostly means that memory was full; where the kernel counts such kills and has none, it
+/// does not.
+fn not_by_the_kernel(log: &Matcher, role: RuleRole, judged: Judgement) -> Judgement {
+    let guessed = judged.kind == FailureKind::HostOom && role != RuleRole::Root;
+    if !guessed || log.oom_kills != Some(0) {
+        return judged;
+    }
+    Judgement {
+        kind: FailureKind::ExitedUnexpectedly,
+        advice: Some(
+            "it was killed from outside, and not by the kernel for want of memory".to_owned(),
+        ),
+        ..judged
     }
 }
 
