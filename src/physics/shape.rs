@@ -239,6 +239,6 @@ pub(super) fn share(experts: Option<(u64, u64)>, file: &'static str) -> Result<f
 
 /// A float that counts, as a count.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
-pub(super) fn whole(value: f64) -> u64 {
+pub(crate) fn whole(value: f64) -> u64 {
     value.round().clamp(0.0, 9e18) as u64
 }

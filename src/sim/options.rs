@@ -3,8 +3,10 @@
 use super::cache::BLOCK;
 use super::fault::{Fault, FaultSpec, Faults};
 use super::request::Ability;
-use super::schedule::{Costs, Limits};
+use super::schedule::{Costs, Limits, scale};
+use crate::physics::shape::whole;
 use crate::seed::Seed;
+use crate::units::count_f64;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -62,6 +64,10 @@ pub(crate) struct SimOptions {
     /// A step's cost varies evenly by up to this much, drawn from the seed.
     #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
     jitter_percent: f64,
+    /// Each launch is slower or faster as a whole by up to this much, drawn from seed and port: as
+    /// real ones differ from launch to launch.
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = percent)]
+    launch_spread_percent: f64,
     /// `NAME[@TRIGGER][=VALUE]`, where TRIGGER is `start` or `request=N`. May be given repeatedly.
     ///
     /// Requests count from 1 and include readiness probes, warm-up and refused ones.
@@ -104,6 +110,7 @@ pub(crate) struct Settings {
 
 impl SimOptions {
     pub(crate) fn settings(&self) -> Settings {
+        let pace = self.pace();
         let faults = Faults(self.faults.clone());
         let max_running = self.max_running.min(faults.clamp().unwrap_or(u32::MAX));
         Settings {
@@ -122,11 +129,11 @@ impl SimOptions {
                 prefill_first: self.prefill_first,
             },
             costs: Costs {
-                step: self.step_ms,
-                per_request: self.step_us_per_request,
-                per_kv_token_ns: self.step_ns_per_kv_token,
-                prefill_tokens_per_second: self.prefill_tokens_per_second,
-                prefill_step: self.prefill_step_ms,
+                step: scale(self.step_ms, pace),
+                per_request: scale(self.step_us_per_request, pace),
+                per_kv_token_ns: self.step_ns_per_kv_token * pace,
+                prefill_tokens_per_second: whole(count_f64(self.prefill_tokens_per_second) / pace),
+                prefill_step: scale(self.prefill_step_ms, pace),
                 jitter_percent: self.jitter_percent,
             },
             cache_blocks: match self.prefix_cache {
@@ -137,6 +144,15 @@ impl SimOptions {
             faults,
             log_requests: self.log_requests,
         }
+    }
+}
+
+impl SimOptions {
+    /// What every cost of this launch is multiplied by; exactly 1 without a spread.
+    fn pace(&self) -> f64 {
+        let mut dice = Seed::new(self.seed).branch("launch").nth(self.port.into()).stream();
+        let swing = 2.0 * dice.unit() - 1.0;
+        1.0 + self.launch_spread_percent / 100.0 * swing
     }
 }
 
@@ -238,6 +254,19 @@ pub(crate) mod tests {
         ] {
             assert_eq!(shown[field], value, "{field}");
         }
+    }
+
+    #[test]
+    fn launches_differ_within_their_spread() {
+        let step = |text: &str| parse(text).unwrap().settings().describe()["step_ms"].as_f64();
+        let steps: Vec<f64> = (1..50)
+            .filter_map(|port| {
+                step(&format!("--port {port} --step-ms 100 --launch-spread-percent 2"))
+            })
+            .collect();
+        assert!(steps.iter().all(|ms| (98.0..=102.0).contains(ms)), "{steps:?}");
+        assert!(steps.iter().any(|ms| *ms < 99.0) && steps.iter().any(|ms| *ms > 101.0));
+        assert_eq!(step("--port 7 --step-ms 100"), Some(100.0));
     }
 
     /// What was asked for stands on the command line; what is served, in `/server_info`.

@@ -127,7 +127,9 @@ fn against(of: &Measured) -> Against {
 
 /// The phases of both sweeps: the sound one and the one as it was first reported.
 fn phases() -> impl Iterator<Item = (u64, u64, u64)> {
-    [10, 50, 100].into_iter().flat_map(|users| [(users, 300, 30), (users, 5 * users, 0)])
+    [10, 50, 100]
+        .into_iter()
+        .flat_map(|users| [(users, (10 * users).max(300), 30), (users, 5 * users, 0)])
 }
 
 #[test]
@@ -163,7 +165,8 @@ fn the_profiles_differ_as_two_engines_may() {
 fn no_step_of_a_profile_is_faster_than_its_bytes() {
     for engine in ["sim-a40-sglang", "sim-a40-lmdeploy"] {
         let costs = settings(engine).costs;
-        let fastest = 1.0 - costs.jitter_percent / 100.0;
+        // Of any launch: this one may be a slow one.
+        let fastest = (1.0 - costs.jitter_percent / 100.0) * 0.97;
         let step_ms = costs.step.as_secs_f64() * 1e3 * fastest;
         let floor = against(&measured(10, &drive(&settings(engine), 10, 300, 30))).tpot_floor_ms;
         assert!(step_ms > floor, "{engine}: {step_ms} ms for a step that takes {floor} ms");

@@ -261,7 +261,7 @@ impl Scheduler {
 }
 
 /// A factor of exactly 1 must not round the nanoseconds.
-fn scale(span: Duration, factor: f64) -> Duration {
+pub(super) fn scale(span: Duration, factor: f64) -> Duration {
     if (factor - 1.0).abs() < f64::EPSILON { span } else { span.mul_f64(factor.max(0.0)) }
 }
 

@@ -112,7 +112,7 @@ fn the_experiment_has_the_sizes_that_it_was_reported_with() {
         assert_eq!(sweep["workload"]["prompt_tokens"].as_integer(), Some(128));
         assert_eq!(sweep["workload"]["output_tokens"].as_integer(), Some(256));
     }
-    assert_eq!(phases("seed-a40.toml", "min_requests"), [Some(300); 3]);
+    assert_eq!(phases("seed-a40.toml", "min_requests"), [Some(300), Some(500), Some(1000)]);
     let five_each = users.map(|users| users.map(|users| 5 * users));
     assert_eq!(phases("seed-a40-literal.toml", "min_requests"), five_each);
 }

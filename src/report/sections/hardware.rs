@@ -30,6 +30,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         "bound by",
         "MFU",
         "of it prefill",
+        "of it decode",
         "MBU",
     ]);
     let mut floors =
@@ -46,6 +47,12 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         ]);
     }
     blocks.push(Block::Terms(machines(summary)));
+    if summary.status.simulated {
+        blocks.push(Block::text(
+            "A simulated engine is held against the GPU that it imitates. No GPU was at work, and how near it comes to \
+             the roofline was decided by whoever wrote its costs down.",
+        ));
+    }
     blocks.push(Block::Table(reads));
     blocks.push(Block::text(
         "Roofline: the most output tok/s that this GPU could do with so many users, prompts included. MFU: the \
@@ -77,6 +84,7 @@ fn row(summary: &Summary, cell: &CellAgainst) -> Vec<Entry> {
         bound.into(),
         percent(Some(against.mfu)).into(),
         percent(Some(against.mfu_prefill)).into(),
+        percent(Some(against.mfu_decode)).into(),
         mbu.into(),
     ]
 }
@@ -133,9 +141,12 @@ fn machines(summary: &Summary) -> Vec<(String, String)> {
 
 fn gpu_text(hardware: &Hardware) -> String {
     let gpu = &hardware.gpu;
-    let many = if hardware.count == 1 { String::new() } else { format!("{} x ", hardware.count) };
+    let (many, each) = match hardware.count {
+        1 => (String::new(), ""),
+        count => (format!("{count} x "), " each"),
+    };
     format!(
-        "{many}{}, {} TFLOPS FP16 dense and {} GB/s each ({})",
+        "{many}{}, {} TFLOPS FP16 dense and {} GB/s{each} ({})",
         gpu.name, gpu.fp16_tflops, gpu.bandwidth_gb_s, gpu.source
     )
 }

@@ -104,8 +104,6 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::ConfigDiffers => {
             "the engine did not run with what was asked: figures are of what ran (see What really ran)."
         }
-        MarkCode::NoGpuTelemetry => {
-            "nothing is said about power, energy, clocks, throttling or MFU."
-        }
+        MarkCode::NoGpuTelemetry => "nothing is said about power, energy, clocks and throttling.",
     }
 }
