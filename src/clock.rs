@@ -43,3 +43,23 @@ pub(crate) fn wall_time_of(realtime_ns: i64) -> String {
     let since = Duration::from_nanos(u64::try_from(realtime_ns).unwrap_or(0));
     humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
+
+/// From one wall time to a later one, both as `wall_time` writes them. `None` if they are not, or the
+/// clock was set back between them.
+pub(crate) fn between(earlier: &str, later: &str) -> Option<Duration> {
+    let [earlier, later] = [earlier, later].map(humantime::parse_rfc3339);
+    later.ok()?.duration_since(earlier.ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_between_wall_times_is_never_negative() {
+        let (early, late) = ("2026-11-25T19:00:00.000Z", "2026-11-25T19:01:00.500Z");
+        assert_eq!(between(early, late), Some(Duration::from_millis(60_500)));
+        assert_eq!(between(late, early), None);
+        assert_eq!(between("", late), None);
+    }
+}

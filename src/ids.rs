@@ -66,7 +66,7 @@ pub(crate) fn folder_stamp(wall_time: &str) -> String {
     kept.map(|c| if c == 'T' { '-' } else { c }).collect()
 }
 
-/// One variant in one block. Blocks count from 1.
+/// One variant in one block. Blocks count from 1; block 0 is that of smoke launches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct TrialId {
     pub(crate) block: u32,

@@ -95,10 +95,11 @@ lock_folder() {
     flock 9
 }
 
-# make_venv FOLDER REQUIREMENTS: a virtual environment with just these packages.
-# The caller holds the folder's lock.
+# make_venv FOLDER REQUIREMENTS [INSTALL]: a virtual environment with just these
+# packages. INSTALL is with_pip, or with_uv for hundreds of large ones. The
+# caller holds the folder's lock.
 make_venv() {
-    local folder=$1 requirements=$2 stamp=$1/.complete wanted
+    local folder=$1 requirements=$2 install=${3:-with_pip} stamp=$1/.complete wanted
     wanted=$("$python" -I -VV && echo "$python" && cat "$requirements")
     if [[ -f $stamp && $(<"$stamp") == "$wanted" ]] && "$folder/bin/python" -I -c '' 2>/dev/null; then
         return
@@ -106,9 +107,21 @@ make_venv() {
     say "installing $(grep -o '^[a-z][a-z0-9_-]*' "$requirements" | sort -u | paste -sd' ') into $folder"
     rm -rf "$folder"
     "$python" -I -m venv "$folder"
-    "$folder/bin/python" -I -m pip install --quiet --no-input --disable-pip-version-check \
-        --requirement "$requirements" || die "pip could not install $requirements: see above"
+    "$install" "$folder/bin/python" "$requirements" || die "could not install $requirements: see above"
     place "$stamp" 644 <<<"$wanted"
+}
+
+with_pip() {
+    "$1" -I -m pip install --quiet --no-input --disable-pip-version-check --requirement "$2"
+}
+
+# uv leaves modules uncompiled, and every start of an engine would compile
+# thousands of them anew.
+with_uv() {
+    "$1" -I -m pip install --quiet --no-input --disable-pip-version-check uv
+    "$(dirname "$1")/uv" pip install --quiet --python "$1" --requirement "$2" || return
+    say "compiling its modules"
+    env -u PYTHONDONTWRITEBYTECODE "$1" -I -m compileall -q -j 0 "$(dirname "$1")/../lib" >/dev/null 2>&1 || true
 }
 
 # place FILE MODE: standard input as the file's content, in one step.

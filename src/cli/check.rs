@@ -1,11 +1,17 @@
-//! `sweepd check SWEEP`: everything that is wrong, or the plan. Nothing is launched.
+//! `sweepd check SWEEP`: everything that is wrong, or the plan. Nothing is launched without `--launch`.
 #![expect(clippy::print_stdout, reason = "the plan is what it prints")]
 
-use super::input;
-use crate::sweep::plan::{least_duration, plan};
+use super::launch::{self, Launches};
+use super::{input, room};
+use crate::daemon::estimate::{self, Took};
+use crate::daemon::learned;
+use crate::sweep::def::{PlannedTrial, Sweep};
+use crate::sweep::plan::{least_duration, least_trial, plan};
+use crate::sweep::smoke;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
@@ -14,23 +20,76 @@ pub(super) struct CheckArguments {
     /// The plan as JSON.
     #[arg(long)]
     json: bool,
+    /// Launch each variant once, send it one request of the whole length, tear it down.
+    #[arg(long)]
+    launch: bool,
+    /// Where runs are kept: for the room on its disk, and for how long earlier trials took.
+    /// Default: $XDG_STATE_HOME/sweepd/runs.
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
-    let sweep = input::read_sweep(&arguments.sweep, folders)?.sweep;
-    let trials = plan(&sweep);
-    let least = least_duration(&sweep);
+    let input = input::read_sweep(&arguments.sweep, folders)?;
+    let sweep = input.sweep.clone();
+    let root = arguments.runs.clone().unwrap_or_else(input::runs_folder);
+    room::check(&sweep, &root)?;
+    let launches = if arguments.launch { Some(launch::run(input)?) } else { None };
+    let took = match &launches {
+        Some(launches) => launches.took(),
+        None => learned::of_earlier(&root, &sweep.name),
+    };
+    let forecast = Forecast::of(&sweep, &took);
     if arguments.json {
-        let plan = serde_json::json!({
-            "sweep": sweep.name,
-            "blocks": sweep.blocks,
-            "trials": trials,
-            "least_duration_s": least.as_secs_f64(),
-        });
-        println!("{}", serde_json::to_string_pretty(&plan)?);
-        return Ok(ExitCode::SUCCESS);
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&as_json(&sweep, &forecast, launches.as_ref()))?
+        );
+    } else {
+        show(&sweep, &forecast, launches.as_ref());
     }
+    let all_work = launches.is_none_or(|launches| launches.all_work());
+    Ok(if all_work { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// How long the sweep takes.
+struct Forecast {
+    trials: Vec<PlannedTrial>,
+    least: Duration,
+    /// With loading and tearing down, where launches or earlier runs tell.
+    about: Option<Duration>,
+}
+
+impl Forecast {
+    fn of(sweep: &Sweep, took: &[Took]) -> Self {
+        let trials = plan(sweep);
+        let all = [smoke::planned(sweep), trials.clone()].concat();
+        Self {
+            trials,
+            least: least_duration(sweep),
+            about: estimate::left(&all, took, least_trial(sweep)),
+        }
+    }
+}
+
+fn as_json(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) -> serde_json::Value {
+    serde_json::json!({
+        "sweep": sweep.name,
+        "blocks": sweep.blocks,
+        "smoke_first": sweep.smoke_first,
+        "trials": forecast.trials,
+        "least_duration_s": forecast.least.as_secs_f64(),
+        "expected_duration_s": forecast.about.map(|span| span.as_secs_f64()),
+        "launches": launches.map(Launches::as_json),
+    })
+}
+
+fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
+    let Forecast { trials, least, about } = forecast;
     println!("{}: {} trials in {} blocks", sweep.name, trials.len(), sweep.blocks);
+    if sweep.smoke_first {
+        println!("  first, each variant is launched once, to see that it works");
+    }
     for block in 1..=sweep.blocks.get() {
         let order: Vec<&str> =
             trials.iter().filter(|t| t.block == block).map(|t| t.variant.as_str()).collect();
@@ -38,6 +97,20 @@ pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::
     }
     let phases: Vec<String> = sweep.phases.iter().map(|phase| phase.name.to_string()).collect();
     println!("  phases of each trial: {}", phases.join(", "));
-    println!("  at least {} by the phases' durations alone", humantime::format_duration(least));
-    Ok(ExitCode::SUCCESS)
+    println!("  at least {} by the phases' durations alone", humantime::format_duration(*least));
+    match about {
+        Some(about) => {
+            let minutes = Duration::from_secs(about.as_secs().div_ceil(60) * 60);
+            println!(
+                "  about {} with launches, as far as is known",
+                humantime::format_duration(minutes)
+            );
+        }
+        None => println!(
+            "  `sweepd check --launch` tells how long launches take, and whether they work"
+        ),
+    }
+    if let Some(launches) = launches {
+        println!("{}", launches.table());
+    }
 }

@@ -119,7 +119,12 @@ pub(super) fn engine_folders(given: Vec<PathBuf>) -> Vec<PathBuf> {
 
 /// Where runs are kept unless the user says otherwise.
 pub(super) fn runs_folder() -> PathBuf {
-    base("XDG_STATE_HOME", ".local/state").unwrap_or_default().join("sweepd/runs")
+    own_folder().join("runs")
+}
+
+/// What is sweepd's own and stays.
+pub(super) fn own_folder() -> PathBuf {
+    base("XDG_STATE_HOME", ".local/state").unwrap_or_default().join("sweepd")
 }
 
 /// The driver's library, where it is not to be the system's.
@@ -146,9 +151,7 @@ pub(super) fn shared_folder() -> PathBuf {
 /// The daemon's own: a service manager names one; else beside the user's runs, not among them.
 pub(super) fn state_folder() -> PathBuf {
     let given = env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-    given.unwrap_or_else(|| {
-        base("XDG_STATE_HOME", ".local/state").unwrap_or_default().join("sweepd/daemon")
-    })
+    given.unwrap_or_else(|| own_folder().join("daemon"))
 }
 
 /// Where the socket lies: a service manager names the folder; else what all sweeps share.

@@ -1,10 +1,8 @@
 //! Progress as lines, for logs and pipes: changes, and a sign of life every ten seconds.
 #![expect(clippy::print_stderr, reason = "progress goes to stderr")]
 
-use super::terminal::{Rate, ended, left};
-use crate::clock;
+use super::terminal::{Rate, block_ended, ended, left};
 use crate::daemon::progress::Progress;
-use crate::units::MonoNs;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(10);
@@ -14,29 +12,20 @@ pub(super) struct Lines {
     trial: String,
     rate: Rate,
     next_tick: Duration,
-    began: MonoNs,
-    first: Option<usize>,
 }
 
 impl Lines {
     pub(super) fn new() -> Self {
-        Self {
-            trial: String::new(),
-            rate: Rate::default(),
-            next_tick: EVERY,
-            began: clock::now(),
-            first: None,
-        }
+        Self { trial: String::new(), rate: Rate::default(), next_tick: EVERY }
     }
 
     pub(super) fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::TrialStarted { number, of, trial, attempt } => {
+            Progress::TrialStarted { number, of, left: ahead, trial, attempt } => {
                 self.trial = trial.to_string();
                 let again =
                     if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
-                let first = *self.first.get_or_insert(number);
-                let left = left(clock::now().since(self.began), first, number, of);
+                let left = left(ahead);
                 eprintln!("[{number}/{of}] {trial}{again}{left}");
             }
             Progress::State { what } => eprintln!("  {}: {what}", self.trial),
@@ -59,7 +48,7 @@ impl Lines {
             Progress::Alive => {}
             Progress::TrialEnded { outcome } => eprintln!("  {}: {}", self.trial, ended(&outcome)),
             Progress::BlockEnded { block, of } => {
-                eprintln!("block {block} of {of} done, the report is up to date");
+                eprintln!("{}", block_ended(block, of));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `sweepd run SWEEP`: the whole line in the foreground.
 #![expect(clippy::print_stdout, reason = "the result of a run is what it prints")]
 
-use super::{input, plain, resume, signals, terminal};
+use super::{input, plain, resume, room, signals, terminal};
 use crate::clock;
 use crate::daemon::line::{self, RunResult};
 use crate::daemon::order::Order;
@@ -51,13 +51,8 @@ pub(super) fn run(arguments: &RunArguments, folders: Vec<PathBuf>) -> anyhow::Re
     let stop = signals::stop_requests()?;
     let Begun { order, dir, id, lock } = begun;
     println!("run {id} in {}", dir.path.display());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
     let (sender, progress) = mpsc::unbounded_channel();
-    let result = runtime.block_on(async {
+    let result = runtime()?.block_on(async {
         let shown = tokio::spawn(show(progress));
         let watcher = Watcher(sender);
         let result = line::run(order, dir.clone(), id.clone(), lock, &watcher, stop.clone()).await;
@@ -72,6 +67,15 @@ pub(super) fn run(arguments: &RunArguments, folders: Vec<PathBuf>) -> anyhow::Re
     Ok(told(&result, &dir))
 }
 
+/// For the trial line, which waits far more than it works.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
 /// A run that is about to be worked on.
 pub(super) struct Begun {
     pub(super) order: Order,
@@ -82,6 +86,7 @@ pub(super) struct Begun {
 
 fn begin(sweep: &Path, folders: Vec<PathBuf>, root: &Path) -> anyhow::Result<Begun> {
     let input = input::read_sweep(sweep, folders)?;
+    room::check(&input.sweep, root)?;
     let stamp = folder_stamp(&clock::wall_time());
     let (dir, id) = RunDir::create(root, &input.sweep.name, &stamp).context("cannot begin")?;
     let Asked::Taken(lock) = lock::take(&dir.file("lock")).context("cannot begin")? else {
@@ -108,7 +113,7 @@ fn told(result: &RunResult, dir: &RunDir) -> ExitCode {
 }
 
 /// A screen for a terminal, lines for everything else.
-async fn show(mut progress: UnboundedReceiver<Progress>) {
+pub(super) async fn show(mut progress: UnboundedReceiver<Progress>) {
     let mut screen: Box<dyn FnMut(Progress) + Send> = if stderr().is_terminal() {
         let mut screen = terminal::Screen::new();
         Box::new(move |progress| screen.show(progress))

@@ -1,10 +1,11 @@
 //! Progress on a terminal: one bar for the run, one line for what is happening now.
 
-use crate::clock;
 use crate::daemon::progress::Progress;
+use crate::ids::TrialId;
 use crate::load::message::LoadTick;
 use crate::run::outcome::{Ending, TrialOutcome};
-use crate::units::{MonoNs, count_f64};
+use crate::sweep::smoke::SMOKE_BLOCK;
+use crate::units::count_f64;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::time::Duration;
 
@@ -44,6 +45,22 @@ pub(super) fn ended(outcome: &TrialOutcome) -> String {
     }
 }
 
+/// `block 2, fast`, or `smoke, fast`.
+fn trial_name(trial: &TrialId) -> String {
+    match trial.block {
+        SMOKE_BLOCK => format!("smoke, {}", trial.variant),
+        block => format!("block {block}, {}", trial.variant),
+    }
+}
+
+/// What is said when all trials of a block have ended.
+pub(super) fn block_ended(block: u32, of: u32) -> String {
+    match block {
+        SMOKE_BLOCK => "every variant was launched once; the blocks begin".to_owned(),
+        _ => format!("block {block} of {of} done, the report is up to date"),
+    }
+}
+
 /// How far a phase is: the lesser of its requests' and its duration's share.
 #[derive(Clone, Copy, Debug, Default)]
 struct Goal {
@@ -60,18 +77,13 @@ impl Goal {
     }
 }
 
-/// What is left when trial `number` of `of` begins, by the mean of those that have ended since
-/// `first` began; nothing is said before one has.
-pub(super) fn left(elapsed: Duration, first: usize, number: usize, of: usize) -> String {
-    let ended = u32::try_from(number.saturating_sub(first)).unwrap_or(u32::MAX);
-    let ahead = u32::try_from(of.saturating_sub(number) + 1).unwrap_or(u32::MAX);
-    match (elapsed.checked_div(ended)).and_then(|mean| mean.checked_mul(ahead)) {
-        Some(left) => {
-            let left = Duration::from_secs(left.as_secs());
-            format!(", about {} left", humantime::format_duration(left))
-        }
-        None => String::new(),
-    }
+/// What is left, to be put behind a trial's name; nothing while it is not known.
+pub(super) fn left(left: Option<Duration>) -> String {
+    let Some(left) = left else { return String::new() };
+    // Seconds matter only when few are left.
+    let grain = if left > Duration::from_secs(600) { 60 } else { 1 };
+    let left = Duration::from_secs(left.as_secs() / grain * grain);
+    format!(", about {} left", humantime::format_duration(left))
 }
 
 /// Two lines at the bottom of the terminal; what has ended scrolls up above them.
@@ -84,9 +96,6 @@ pub(super) struct Screen {
     phase: String,
     goal: Goal,
     rate: Rate,
-    began: MonoNs,
-    /// The first trial that was shown: a resumed run does not begin with 1.
-    first: Option<usize>,
 }
 
 impl Screen {
@@ -110,20 +119,17 @@ impl Screen {
             phase: String::new(),
             goal: Goal::default(),
             rate: Rate::default(),
-            began: clock::now(),
-            first: None,
         }
     }
 
     pub(super) fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::TrialStarted { number, of, trial, attempt } => {
+            Progress::TrialStarted { number, of, left: ahead, trial, attempt } => {
                 self.run.set_length(of as u64);
                 self.run.set_position(number as u64 - 1);
-                let first = *self.first.get_or_insert(number);
-                let left = left(clock::now().since(self.began), first, number, of);
+                let left = left(ahead);
                 self.run.set_message(format!("trial {number} of {of}{left}"));
-                self.trial = format!("block {}, {}", trial.block, trial.variant);
+                self.trial = trial_name(&trial);
                 if attempt > 1 {
                     self.trial.push_str(&format!(", attempt {attempt}"));
                 }
@@ -143,7 +149,7 @@ impl Screen {
                 self.line(&format!("{}: {}", outcome.trial, ended(&outcome)));
             }
             Progress::BlockEnded { block, of } => {
-                self.line(&format!("block {block} of {of} done, the report is up to date"));
+                self.line(&block_ended(block, of));
             }
         }
     }
@@ -186,13 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_known_after_the_first_trial() {
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        assert_eq!(left(minutes(0), 1, 1, 4), "");
-        assert_eq!(left(minutes(2), 1, 2, 4), ", about 6m left");
-        assert_eq!(left(minutes(6), 1, 4, 4), ", about 2m left");
-        assert_eq!(left(minutes(0), 3, 3, 4), "", "resumed");
-        assert_eq!(left(minutes(5), 3, 4, 4), ", about 5m left", "resumed");
+    fn what_is_left_is_said_once_it_is_known() {
+        let shown = |seconds| left(Some(Duration::from_secs(seconds)));
+        assert_eq!(left(None), "");
+        assert_eq!(shown(75), ", about 1m 15s left");
+        assert_eq!(shown(7_275), ", about 2h 1m left");
     }
 
     #[test]

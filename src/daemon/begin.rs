@@ -13,6 +13,7 @@ use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use crate::sweep::plan::plan;
+use crate::sweep::smoke;
 use std::collections::BTreeMap;
 
 /// Each variant's engine version; an engine that does not tell has none.
@@ -69,7 +70,7 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         setup: setup(sweep),
         variants: sweep.variants.iter().map(variant_facts).collect(),
         phases: sweep.phases.iter().map(phase).collect(),
-        planned: plan(sweep),
+        planned: [smoke::planned(sweep), plan(sweep)].concat(),
         origin: Some(order.origin.clone()),
     };
     files::write_json(&dir.file("plan.json"), &plan)?;

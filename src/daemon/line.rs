@@ -3,15 +3,19 @@
 //! One bad trial does not end the sweep. Only sweepd's own inability to store does.
 
 use super::attempt::StopRequests;
+use super::estimate::Took;
 use super::open::OpenRun;
 use super::order::Order;
 use super::progress::{Progress, Watcher};
 use super::stopping::Stopping;
+use crate::clock;
 use crate::ids::RunId;
+use crate::run::outcome::TrialOutcome;
 use crate::stats::summary::Summary;
 use crate::store::dirs::RunDir;
 use crate::store::files::StoreError;
 use crate::store::lock::RunLock;
+use std::time::Duration;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -51,4 +55,39 @@ pub(crate) async fn run(
         }
     }
     Ok(RunResult::of(run.report()?))
+}
+
+/// What one smoke launch came to.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) outcome: TrialOutcome,
+    pub(crate) took: Option<Took>,
+    pub(crate) ready_after: Option<Duration>,
+}
+
+/// Launches each variant once and tears it down again; nothing is measured.
+pub(crate) async fn launch_only(
+    order: Order,
+    dir: RunDir,
+    id: RunId,
+    lock: RunLock,
+    watcher: &Watcher,
+    stop: StopRequests,
+) -> Result<Vec<Launched>, StoreError> {
+    let run = OpenRun::open(order, dir, id, lock).await?;
+    let stopping = Stopping::by_the_user(stop);
+    let mut launched = Vec::new();
+    while let Some(next) = run.next().filter(|index| run.is_smoke(*index)) {
+        if stopping.is_asked() {
+            break;
+        }
+        let outcome = run.trial(next, watcher, &stopping).await?;
+        let span = clock::between(&outcome.started, &outcome.ended);
+        let took = span.map(|duration| Took { trial: outcome.trial.clone(), duration });
+        let attempts = run.dir.read_trial(&outcome.trial)?.map(|stored| stored.attempts);
+        let ready = attempts.iter().flatten().rev().find_map(|attempt| attempt.time_to_ready_ms);
+        let ready_after = ready.map(Duration::from_millis);
+        launched.push(Launched { outcome, took, ready_after });
+    }
+    Ok(launched)
 }

@@ -8,15 +8,19 @@ use super::reports::{self, PlanFile};
 use super::stopping::Stopping;
 use super::trial::{self, Number};
 use super::{begin, provenance, resume};
-use crate::ids::{Name, RunId};
-use crate::run::outcome::TrialOutcome;
+use super::{estimate, learned};
+use crate::ids::{Name, RunId, TrialId};
+use crate::run::outcome::{Ending, TrialOutcome};
 use crate::stats::summary::Summary;
 use crate::store::control::{self, Change};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
 use crate::store::lock::RunLock;
 use crate::sweep::def::PlannedTrial;
+use crate::sweep::plan::least_trial;
+use crate::sweep::smoke::{self, SMOKE_BLOCK};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tracing::Instrument;
 
 #[derive(Debug)]
@@ -52,6 +56,11 @@ impl OpenRun {
         self.plan.planned.iter().position(|trial| !self.dir.is_finished(&trial.id()))
     }
 
+    /// The planned trial is a launch before the first block.
+    pub(crate) fn is_smoke(&self, index: usize) -> bool {
+        self.plan.planned.get(index).is_some_and(|trial| trial.block == SMOKE_BLOCK)
+    }
+
     /// Runs one planned trial to its end.
     pub(crate) async fn trial(
         &self,
@@ -67,8 +76,11 @@ impl OpenRun {
             let reason = format!("trial {} of the plan has no variant", index + 1);
             return Err(StoreError::damaged(&self.dir.file("plan.json"), reason));
         };
+        let number =
+            Number { number: index + 1, of: self.plan.planned.len(), left: self.left(index)? };
+        let smoke = (id.block == SMOKE_BLOCK).then(|| smoke::sweep(&self.order.sweep));
         let context = Context {
-            sweep: &self.order.sweep,
+            sweep: smoke.as_ref().unwrap_or(&self.order.sweep),
             run: &self.id,
             dir: &self.dir,
             cwd: self.order.cwd(),
@@ -78,11 +90,36 @@ impl OpenRun {
             watcher,
             stopping,
         };
-        let number = Number { number: index + 1, of: self.plan.planned.len() };
         // What is logged meanwhile carries these, in the journal as fields.
         let engine = &variant.engine.name;
         let span = tracing::info_span!("trial", run = %self.id, trial = %id, %engine);
+        if let Some(reason) = self.failed_in_smoke(&id)? {
+            return trial::skip(&context, variant, &id, number, reason);
+        }
         trial::run(&context, variant, &id, number).instrument(span).await
+    }
+
+    /// Why a trial is not worth its time: its variant failed in its smoke launch, as it will always.
+    fn failed_in_smoke(&self, trial: &TrialId) -> Result<Option<String>, StoreError> {
+        if trial.block == SMOKE_BLOCK {
+            return Ok(None);
+        }
+        let smoke = TrialId { block: SMOKE_BLOCK, variant: trial.variant.clone() };
+        let Some(outcome) = self.dir.read_outcome(&smoke)? else { return Ok(None) };
+        Ok(match outcome.ending {
+            Ending::EngineFailed { failure } if failure.kind.is_permanent() => Some(format!(
+                "its smoke launch failed during {}, and it would again: {}",
+                failure.during, failure.summary
+            )),
+            _ => None,
+        })
+    }
+
+    /// How long the trials from this one on still take, as far as the ended ones tell.
+    fn left(&self, index: usize) -> Result<Option<Duration>, StoreError> {
+        let took = learned::of_run(&self.dir, &self.plan.planned)?;
+        let ahead = self.plan.planned.get(index..).unwrap_or_default();
+        Ok(estimate::left(ahead, &took, least_trial(&self.order.sweep)))
     }
 
     /// Every trial of the block has ended.

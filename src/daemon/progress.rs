@@ -11,6 +11,8 @@ pub(crate) enum Progress {
     TrialStarted {
         number: usize,
         of: usize,
+        /// How long it and those behind it still take; `None` while that is not known.
+        left: Option<Duration>,
         trial: TrialId,
         attempt: u32,
     },

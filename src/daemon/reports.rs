@@ -1,7 +1,7 @@
 //! The reports of a run, made from its files alone: while it runs, when it ends, and later.
 
 use super::provenance;
-use crate::ids::{Name, RunId, TrialId};
+use crate::ids::{Name, RunId};
 use crate::report;
 use crate::sample::host::HostFacts;
 use crate::stats::data::{
@@ -12,6 +12,7 @@ use crate::store::control::{self, Change, ControlLine};
 use crate::store::dirs::{RunDir, StoredPhase, StoredTrial};
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::PlannedTrial;
+use crate::sweep::smoke::SMOKE_BLOCK;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -55,11 +56,10 @@ pub(crate) fn rewrite(dir: &RunDir) -> Result<Summary, StoreError> {
 fn read(dir: &RunDir) -> Result<RunData, StoreError> {
     let plan: PlanFile = files::read_json(&dir.file("plan.json"))?;
     let host: HostFacts = files::read_json(&dir.file("environment.json"))?;
-    let mut trials = Vec::new();
-    for planned in &plan.planned {
-        let trial = TrialId { block: planned.block, variant: planned.variant.clone() };
-        trials.extend(dir.read_trial(&trial)?.map(trial_data));
-    }
+    let (smoke, planned): (Vec<_>, Vec<_>) =
+        plan.planned.into_iter().partition(|trial| trial.block == SMOKE_BLOCK);
+    let trials = read_trials(dir, &planned)?;
+    let smoke_trials = read_trials(dir, &smoke)?;
     Ok(RunData {
         run: plan.run,
         sweep: plan.sweep,
@@ -68,10 +68,20 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         variants: plan.variants,
         phases: plan.phases,
         provenance: provenance::read(dir)?,
-        planned: plan.planned,
+        planned,
         trials,
+        smoke,
+        smoke_trials,
         version_changes: version_changes(&control::read(&dir.file("control.jsonl"))?),
     })
+}
+
+fn read_trials(dir: &RunDir, planned: &[PlannedTrial]) -> Result<Vec<TrialData>, StoreError> {
+    let mut trials = Vec::new();
+    for trial in planned {
+        trials.extend(dir.read_trial(&trial.id())?.map(trial_data));
+    }
+    Ok(trials)
 }
 
 /// Engines whose version was another one after a resume.

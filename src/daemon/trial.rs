@@ -23,6 +23,7 @@ use crate::units::ClockAnchor;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 /// Launches of one trial at most; only causes outside the variant are tried again.
 const ATTEMPTS: u32 = 3;
@@ -32,6 +33,55 @@ const ATTEMPTS: u32 = 3;
 pub(crate) struct Number {
     pub(crate) number: usize,
     pub(crate) of: usize,
+    /// How long it and those behind it still take; `None` while that is not known.
+    pub(crate) left: Option<Duration>,
+}
+
+/// Ends a trial that is not worth being run.
+pub(crate) fn skip(
+    context: &Context<'_>,
+    variant: &Variant,
+    trial: &TrialId,
+    number: Number,
+    reason: String,
+) -> Result<TrialOutcome, StoreError> {
+    say_started(context, trial, number, 0);
+    let now = clock::wall_time();
+    let outcome = TrialOutcome {
+        format: FORMAT,
+        run: context.run.clone(),
+        trial: trial.clone(),
+        simulated: variant.engine.simulated,
+        ending: Ending::Skipped { reason },
+        attempts: context.dir.last_attempt(trial)?,
+        phases: Vec::new(),
+        started: now.clone(),
+        ended: now,
+    };
+    finish(context, &outcome)?;
+    Ok(outcome)
+}
+
+fn say_started(context: &Context<'_>, trial: &TrialId, number: Number, attempt: u32) {
+    context.watcher.say(Progress::TrialStarted {
+        number: number.number,
+        of: number.of,
+        left: number.left,
+        trial: trial.clone(),
+        attempt,
+    });
+}
+
+/// Its outcome is the last of a trial's files.
+fn finish(context: &Context<'_>, outcome: &TrialOutcome) -> Result<(), StoreError> {
+    let trial = &outcome.trial;
+    // An interrupted trial has no outcome: it is run again.
+    if !matches!(outcome.ending, Ending::Interrupted { .. }) {
+        context.dir.finish_trial(trial, outcome)?;
+    }
+    tracing::info!(run = %context.run, %trial, ending = ?outcome.ending, "trial ended");
+    context.watcher.say(Progress::TrialEnded { outcome: Box::new(outcome.clone()) });
+    Ok(())
 }
 
 /// Runs one trial. An error is sweepd's own: nothing could be stored.
@@ -47,12 +97,7 @@ pub(crate) async fn run(
     // A number is never used twice: the files of an interrupted attempt stay.
     let earlier = context.dir.last_attempt(trial)?;
     for count in (earlier + 1)..=(earlier + ATTEMPTS) {
-        context.watcher.say(Progress::TrialStarted {
-            number: number.number,
-            of: number.of,
-            trial: trial.clone(),
-            attempt: count,
-        });
+        say_started(context, trial, number, count);
         let outcome = run_attempt(context, variant, trial, count, stop.clone()).await?;
         let again = verdict::is_transient(&outcome.ending) && !context.stopping.is_asked();
         last = Some(outcome);
@@ -78,12 +123,7 @@ pub(crate) async fn run(
         started,
         ended: clock::wall_time(),
     };
-    // An interrupted trial has no outcome: it is run again.
-    if !matches!(outcome.ending, Ending::Interrupted { .. }) {
-        context.dir.finish_trial(trial, &outcome)?;
-    }
-    tracing::info!(run = %context.run, %trial, ending = ?outcome.ending, "trial ended");
-    context.watcher.say(Progress::TrialEnded { outcome: Box::new(outcome.clone()) });
+    finish(context, &outcome)?;
     Ok(outcome)
 }
 

@@ -50,6 +50,47 @@ pub(crate) enum FailureKind {
     ExitedUnexpectedly,
 }
 
+impl FailureKind {
+    /// Another launch of the same variant on the same machine will fail in the same way.
+    pub(crate) const fn is_permanent(self) -> bool {
+        match self {
+            Self::GpuOomWeights
+            | Self::GpuOomKvCache
+            | Self::CudaDriverMismatch
+            | Self::NoGpu
+            | Self::BadFlag
+            | Self::BadConfig
+            | Self::ModelNotFound
+            | Self::ModelGatedOrAuth
+            | Self::UnsupportedModelOrArch
+            | Self::DependencyImportError
+            | Self::TokenizerOrTemplateError
+            | Self::RequestTooLong
+            | Self::PermissionDenied
+            | Self::CannotLaunch => true,
+            Self::GpuOomRuntime
+            | Self::HostOom
+            | Self::GpuBusyOrLeaked
+            | Self::StartupTimeoutOrHang
+            | Self::WatchdogTimeout
+            | Self::NcclError
+            | Self::CudaIllegalAccess
+            | Self::XidOrHwFault
+            | Self::PortInUse
+            | Self::CompileFailure
+            | Self::DiskFull
+            | Self::RequestTimeout
+            | Self::CrashSegfault
+            | Self::AssertionOrPythonException
+            | Self::ShmOrIpcLimit
+            | Self::KilledByUser
+            | Self::ProxyOrNetwork
+            | Self::CannotGenerate
+            | Self::ExitedUnexpectedly => false,
+        }
+    }
+}
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

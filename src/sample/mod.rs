@@ -4,3 +4,4 @@ pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod memory;
 pub(crate) mod model;
+pub(crate) mod room;

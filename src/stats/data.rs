@@ -28,6 +28,9 @@ pub(crate) struct RunData {
     pub(crate) provenance: Option<Provenance>,
     pub(crate) planned: Vec<PlannedTrial>,
     pub(crate) trials: Vec<TrialData>,
+    /// Launches before the first block; their figures count nowhere.
+    pub(crate) smoke: Vec<PlannedTrial>,
+    pub(crate) smoke_trials: Vec<TrialData>,
     /// Engines that were replaced while the run was not being worked on.
     pub(crate) version_changes: Vec<VersionChange>,
 }

@@ -334,6 +334,8 @@ pub(crate) fn run() -> RunData {
             planned(2, "sim-a"),
             planned(2, "sim-b"),
         ],
+        smoke: vec![planned(0, "sim-a"), planned(0, "sim-b")],
+        smoke_trials: vec![trial(0, "sim-a", Ending::Completed, Vec::new())],
         trials: trials(),
         version_changes: Vec::new(),
     }

@@ -14,6 +14,7 @@ use crate::stats::hardware::{self, CellAgainst};
 use crate::stats::interval::OverTrials;
 use crate::stats::marks::{self, Mark};
 use crate::stats::phase::PhaseTrial;
+use crate::sweep::def::PlannedTrial;
 use crate::units::count_f64;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,9 @@ pub(crate) struct Summary {
     pub(crate) against_hardware: Vec<CellAgainst>,
     /// Every planned trial in the order of running.
     pub(crate) trials: Vec<TrialSummary>,
+    /// Launches before the first block; empty where there were none.
+    #[serde(default)]
+    pub(crate) smoke: Vec<TrialSummary>,
     pub(crate) marks: Vec<Mark>,
 }
 
@@ -139,6 +143,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         against_hardware,
         cells,
         trials,
+        smoke: smoke(run),
     }
 }
 
@@ -186,6 +191,16 @@ fn status(run: &RunData) -> Status {
     status
 }
 
+fn smoke(run: &RunData) -> Vec<TrialSummary> {
+    let data = |variant: &Name| {
+        run.smoke_trials.iter().find(|trial| trial.outcome.trial.variant == *variant)
+    };
+    let summary = |trial: &PlannedTrial| {
+        trial_summary(trial.block, &trial.variant, data(&trial.variant), Vec::new())
+    };
+    run.smoke.iter().map(summary).collect()
+}
+
 fn trial_of<'a>(run: &'a RunData, block: u32, variant: &Name) -> Option<&'a TrialData> {
     let is = |trial: &&TrialData| {
         trial.outcome.trial.block == block && trial.outcome.trial.variant == *variant
@@ -200,17 +215,27 @@ fn trials(run: &RunData, cells: &[Cell]) -> Vec<TrialSummary> {
             cell.variant == *variant
                 && cell.trials.iter().any(|trial| trial.block == block && trial.measured)
         });
-        TrialSummary {
-            block,
-            variant: variant.clone(),
-            outcome: data.map(|data| data.outcome.ending.clone()),
-            started: data.map(|data| data.outcome.started.clone()),
-            ended: data.map(|data| data.outcome.ended.clone()),
-            measured_phases: measured.map(|cell| cell.phase.clone()).collect(),
-            attempts: data.map(attempts).unwrap_or_default(),
-        }
+        let measured = measured.map(|cell| cell.phase.clone()).collect();
+        trial_summary(block, variant, data, measured)
     };
     run.planned.iter().map(|planned| summary(planned.block, &planned.variant)).collect()
+}
+
+fn trial_summary(
+    block: u32,
+    variant: &Name,
+    data: Option<&TrialData>,
+    measured_phases: Vec<Name>,
+) -> TrialSummary {
+    TrialSummary {
+        block,
+        variant: variant.clone(),
+        outcome: data.map(|data| data.outcome.ending.clone()),
+        started: data.map(|data| data.outcome.started.clone()),
+        ended: data.map(|data| data.outcome.ended.clone()),
+        measured_phases,
+        attempts: data.map(attempts).unwrap_or_default(),
+    }
 }
 
 fn attempts(data: &TrialData) -> Vec<AttemptSummary> {

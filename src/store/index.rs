@@ -244,14 +244,15 @@ impl Index {
         work().map_err(self.error())
     }
 
-    /// The mean duration of a variant's completed trials, over all runs of its sweep.
+    /// The mean duration of a variant's completed trials, over all runs of its sweep. Smoke launches are no
+    /// trials of that length.
     pub(crate) fn mean_duration(
         &self,
         sweep: &Name,
         variant: &Name,
     ) -> Result<Option<Duration>, StoreError> {
         let text = "SELECT avg(t.seconds) FROM trials t JOIN runs r ON r.id = t.run
-            WHERE t.variant = ?1 AND r.sweep = ?2 AND t.ending = 'completed'";
+            WHERE t.variant = ?1 AND r.sweep = ?2 AND t.ending = 'completed' AND t.block > 0";
         let mean: Option<f64> = self
             .connection
             .query_row(text, params![variant.as_str(), sweep.as_str()], |row| row.get(0))

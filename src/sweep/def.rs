@@ -23,6 +23,8 @@ pub(crate) struct Sweep {
     pub(crate) variants: Vec<Variant>,
     pub(crate) sampling: Sampling,
     pub(crate) workload: Workload,
+    /// Each variant is launched once before the first block.
+    pub(crate) smoke_first: bool,
     pub(crate) warmup: Warmup,
     pub(crate) phases: Vec<Phase>,
     pub(crate) deadlines: Deadlines,

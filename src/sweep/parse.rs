@@ -5,8 +5,8 @@
 use super::containment;
 use super::def::{Endpoint, Sampling, Sweep, Variant};
 use super::installed::Installed;
-use super::load;
 use super::variants::{self, Surroundings};
+use super::{load, smoke};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -54,6 +54,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
     let most_users = phases.iter().map(load::usual_users).max();
+    let smoke_first = smoke::first(fields.optional("smoke").table().as_ref());
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
     let containment = containment::containment(fields.optional("containment").table().as_ref());
     Some(Sweep {
@@ -63,6 +64,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         variants: at_least_one(variants)?,
         sampling,
         workload: workload?,
+        smoke_first,
         warmup,
         phases: at_least_one(phases)?,
         deadlines,

@@ -21,9 +21,14 @@ pub(crate) fn plan(sweep: &Sweep) -> Vec<PlannedTrial> {
 /// The least that the phases take. Loading, warm-up and the requests' own time, which nobody
 /// knows beforehand, come on top.
 pub(crate) fn least_duration(sweep: &Sweep) -> Duration {
-    let trial: Duration = sweep.phases.iter().map(least_phase).sum();
+    let trial = least_trial(sweep);
     let variants = u32::try_from(sweep.variants.len()).unwrap_or(u32::MAX);
     trial.saturating_mul(variants.saturating_mul(sweep.blocks.get()))
+}
+
+/// The least that the phases of one trial take.
+pub(crate) fn least_trial(sweep: &Sweep) -> Duration {
+    sweep.phases.iter().map(least_phase).sum()
 }
 
 /// Every user of a closed loop thinks between two of its requests; an open loop goes by the clock.

@@ -339,6 +339,9 @@ endpoint = "completions"
 prompt_tokens = 16
 output_tokens = 8
 
+[smoke]
+first = false
+
 [warmup]
 requests = 2
 users = 2

@@ -24,5 +24,6 @@ mod nvml;
 mod pause;
 mod real_engine;
 mod resume;
+mod smoke;
 mod stopping;
 mod tidy;

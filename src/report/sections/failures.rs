@@ -4,14 +4,17 @@ use crate::report::block::Block;
 use crate::report::sections::{block_list, label, wire_name};
 use crate::run::outcome::{Ending, ExitStatus};
 use crate::stats::summary::{AttemptSummary, Summary, TrialSummary};
+use crate::sweep::smoke::SMOKE_BLOCK;
 
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let mut groups: Vec<(&TrialSummary, &Ending, Option<&AttemptSummary>, Vec<u32>)> = Vec::new();
-    for trial in &summary.trials {
+    for trial in summary.smoke.iter().chain(&summary.trials) {
         for (ending, attempt) in bad_endings(trial) {
-            let known = groups
-                .iter_mut()
-                .find(|(other, seen, ..)| other.variant == trial.variant && alike(seen, ending));
+            let known = groups.iter_mut().find(|(other, seen, ..)| {
+                other.variant == trial.variant
+                    && alike(seen, ending)
+                    && (other.block == SMOKE_BLOCK) == (trial.block == SMOKE_BLOCK)
+            });
             match known {
                 Some((.., blocks)) if blocks.contains(&trial.block) => {}
                 Some((.., blocks)) => blocks.push(trial.block),

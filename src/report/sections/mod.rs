@@ -12,6 +12,7 @@ mod latency;
 mod really;
 mod reproduction;
 mod requests;
+mod smoke;
 mod speed;
 mod status;
 mod throughput;
@@ -23,6 +24,7 @@ use crate::report::block::Block;
 use crate::stats::cell::Cell;
 use crate::stats::quantile::{Distribution, Percentile};
 use crate::stats::summary::Summary;
+use crate::sweep::smoke::SMOKE_BLOCK;
 use serde::Serialize;
 
 pub(crate) struct Section {
@@ -46,6 +48,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Requests by class", render: requests::blocks },
     Section { title: "What really ran", render: really::blocks },
     Section { title: "Inside the engines", render: inside::blocks },
+    Section { title: "Smoke launches", render: smoke::blocks },
     Section { title: "Engines", render: engine::blocks },
     Section { title: "Cost of the load generator", render: client::blocks },
     Section { title: "Definitions", render: definitions::blocks },
@@ -94,6 +97,9 @@ pub(crate) fn measured(summary: &Summary) -> impl Iterator<Item = &Cell> + Clone
 
 /// Blocks by number: `block 2`, `blocks 1, 2`.
 pub(crate) fn block_list(blocks: &[u32]) -> String {
+    if blocks == [SMOKE_BLOCK] {
+        return "smoke launch".to_owned();
+    }
     let numbers: Vec<String> = blocks.iter().map(u32::to_string).collect();
     let plural = if numbers.len() == 1 { "" } else { "s" };
     format!("block{plural} {}", numbers.join(", "))

@@ -1,7 +1,7 @@
 //! What ran, how far it came, and of what kind the figures are.
 
 use crate::report::block::Block;
-use crate::report::sections::{label, really};
+use crate::report::sections::{label, really, smoke};
 use crate::report::table::Table;
 use crate::stats::summary::{Status, Summary};
 use crate::sweep::def::Endpoint;
@@ -15,6 +15,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
                 .to_owned(),
         ));
     }
+    blocks.extend(smoke::notices(summary));
     blocks.extend(really::notices(summary));
     blocks.push(Block::Text(progress(&summary.status)));
     let when = match (&summary.status.started, &summary.status.ended) {

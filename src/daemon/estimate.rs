@@ -1,0 +1,75 @@
+//! How long what is planned still takes, from what has been seen of each variant. Pure.
+//!
+//! A variant's own trials say most. Before its first, its smoke launch tells what loading and tearing
+//! down take, to which the phases' own durations are added. What nothing is known of is not guessed.
+
+use crate::ids::{Name, TrialId};
+use crate::sweep::def::PlannedTrial;
+use crate::sweep::smoke::SMOKE_BLOCK;
+use std::time::Duration;
+
+/// A trial that was run to its end, and how long that took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Took {
+    pub(crate) trial: TrialId,
+    pub(crate) duration: Duration,
+}
+
+/// What the trials ahead take; `None` while nothing is known of one of them. `least`: what the
+/// phases of one trial take at least.
+pub(crate) fn left(ahead: &[PlannedTrial], took: &[Took], least: Duration) -> Option<Duration> {
+    ahead.iter().map(|trial| one(trial, took, least)).sum()
+}
+
+/// What a trial of this variant takes.
+pub(crate) fn one(trial: &PlannedTrial, took: &[Took], least: Duration) -> Option<Duration> {
+    let smoke =
+        mean(took, |seen| seen.trial.variant == trial.variant && seen.trial.block == SMOKE_BLOCK);
+    if trial.block == SMOKE_BLOCK {
+        return smoke.or_else(|| mean(took, |seen| seen.trial.block == SMOKE_BLOCK));
+    }
+    let own = |name: &Name| {
+        mean(took, |seen| seen.trial.variant == *name && seen.trial.block != SMOKE_BLOCK)
+    };
+    own(&trial.variant)
+        .or_else(|| smoke.map(|smoke| smoke + least))
+        .or_else(|| mean(took, |seen| seen.trial.block != SMOKE_BLOCK))
+}
+
+fn mean(took: &[Took], is_like: impl Fn(&Took) -> bool) -> Option<Duration> {
+    let alike: Vec<Duration> =
+        took.iter().filter(|seen| is_like(seen)).map(|seen| seen.duration).collect();
+    let count = u32::try_from(alike.len()).ok()?;
+    alike.into_iter().sum::<Duration>().checked_div(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trial(block: u32, variant: &str) -> PlannedTrial {
+        PlannedTrial { block, variant: Name::new(variant).unwrap() }
+    }
+
+    fn took(block: u32, variant: &str, seconds: u64) -> Took {
+        Took { trial: trial(block, variant).id(), duration: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn a_variants_own_trials_come_first_then_its_smoke_launch_then_others() {
+        let least = Duration::from_secs(100);
+        let seen = [took(0, "a", 30), took(1, "a", 150), took(2, "a", 170), took(0, "b", 20)];
+        let seconds = |trial: &PlannedTrial, seen: &[Took]| {
+            one(trial, seen, least).map(|span| span.as_secs())
+        };
+        assert_eq!(seconds(&trial(3, "a"), &seen), Some(160));
+        assert_eq!(seconds(&trial(1, "b"), &seen), Some(120));
+        assert_eq!(seconds(&trial(1, "c"), &seen), Some(160));
+        assert_eq!(seconds(&trial(0, "c"), &seen), Some(25));
+        assert_eq!(seconds(&trial(1, "a"), &[]), None);
+        let all = left(&[trial(3, "a"), trial(1, "b")], &seen, least);
+        assert_eq!(all, Some(Duration::from_secs(280)));
+        assert_eq!(left(&[trial(1, "a")], &[], least), None);
+        assert_eq!(left(&[], &[], least), Some(Duration::ZERO));
+    }
+}
