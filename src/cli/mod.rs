@@ -28,6 +28,7 @@ mod submit;
 mod terminal;
 mod wait;
 mod when;
+mod why;
 
 use crate::secrets;
 use clap::{Parser, Subcommand};
@@ -59,6 +60,8 @@ enum Command {
     Report(report::ReportArguments),
     /// Say why an engine failed, from its log and its end.
     Diagnose(diagnose::DiagnoseArguments),
+    /// Why a trial of a run failed, was tried again, limited or skipped.
+    Why(why::WhyArguments),
     /// List the engines that a sweep can name.
     Engines(engines::EnginesArguments),
     /// Show the GPUs, their state, who is on them and who has leased them.
@@ -97,6 +100,7 @@ pub fn main() -> ExitCode {
         | Command::Check(_)
         | Command::Bench(_)
         | Command::Report(_)
+        | Command::Why(_)
         | Command::Diagnose(_)
         | Command::Engines(_)
         | Command::Gpu(_)
@@ -109,6 +113,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, folders),
         Command::Bench(arguments) => bench::run(&arguments, folders),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
         Command::Diagnose(arguments) => diagnose::run(&arguments, folders),
         Command::Engines(arguments) => engines::run(&arguments, folders),
         Command::Gpu(arguments) => gpu::run(&arguments),

@@ -1,6 +1,7 @@
 //! What is known of an attempt when it has ended. Only data.
 
 use crate::engine::rules::Circumstances;
+use crate::ids::Name;
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
@@ -14,6 +15,8 @@ pub(crate) struct Finding {
     pub(crate) why: Why,
     /// The state it was in when the reason to stop came.
     pub(crate) during: String,
+    /// The phase that was driven then.
+    pub(crate) failed_phase: Option<Name>,
     pub(crate) matches: Vec<(usize, EvidenceLine)>,
     /// What the kernel and the GPUs showed meanwhile.
     pub(crate) circumstances: Circumstances,
@@ -36,6 +39,7 @@ impl Finding {
         Self {
             why,
             during: "launching".into(),
+            failed_phase: None,
             matches: Vec::new(),
             circumstances: Circumstances::default(),
             report: None,

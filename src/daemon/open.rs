@@ -3,14 +3,15 @@
 //! Invariant: whoever has one of these holds the run's lock.
 
 use super::order::{Context, Order};
+use super::policy;
 use super::progress::Watcher;
 use super::reports::{self, PlanFile};
 use super::stopping::Stopping;
 use super::trial::{self, Number};
 use super::{begin, provenance, resume};
 use super::{estimate, learned};
-use crate::ids::{Name, RunId, TrialId};
-use crate::run::outcome::{Ending, TrialOutcome};
+use crate::ids::{Name, RunId};
+use crate::run::outcome::TrialOutcome;
 use crate::stats::summary::Summary;
 use crate::store::control::{self, Change};
 use crate::store::dirs::RunDir;
@@ -90,29 +91,14 @@ impl OpenRun {
             watcher,
             stopping,
         };
+        let skip = policy::skip(&id.variant, &self.ended()?, self.order.sweep.policy);
+        if let Some((choice, because)) = skip {
+            return trial::skip(&context, variant, &id, choice, because);
+        }
         // What is logged meanwhile carries these, in the journal as fields.
         let engine = &variant.engine.name;
         let span = tracing::info_span!("trial", run = %self.id, trial = %id, %engine);
-        if let Some(reason) = self.failed_in_smoke(&id)? {
-            return trial::skip(&context, variant, &id, number, reason);
-        }
         trial::run(&context, variant, &id, number).instrument(span).await
-    }
-
-    /// Why a trial is not worth its time: its variant failed in its smoke launch, as it will always.
-    fn failed_in_smoke(&self, trial: &TrialId) -> Result<Option<String>, StoreError> {
-        if trial.block == SMOKE_BLOCK {
-            return Ok(None);
-        }
-        let smoke = TrialId { block: SMOKE_BLOCK, variant: trial.variant.clone() };
-        let Some(outcome) = self.dir.read_outcome(&smoke)? else { return Ok(None) };
-        Ok(match outcome.ending {
-            Ending::EngineFailed { failure } if failure.kind.is_permanent() => Some(format!(
-                "its smoke launch failed during {}, and it would again: {}",
-                failure.during, failure.summary
-            )),
-            _ => None,
-        })
     }
 
     /// How long the trials from this one on still take, as far as the ended ones tell.
@@ -120,6 +106,12 @@ impl OpenRun {
         let took = learned::of_run(&self.dir, &self.plan.planned)?;
         let ahead = self.plan.planned.get(index..).unwrap_or_default();
         Ok(estimate::left(ahead, &took, least_trial(&self.order.sweep)))
+    }
+
+    /// The trials that have ended, in the plan's order.
+    fn ended(&self) -> Result<Vec<TrialOutcome>, StoreError> {
+        let read = |planned: &PlannedTrial| self.dir.read_outcome(&planned.id()).transpose();
+        self.plan.planned.iter().filter_map(read).collect()
     }
 
     /// Every trial of the block has ended.

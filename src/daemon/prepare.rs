@@ -60,6 +60,8 @@ pub(crate) struct Place<'a> {
     /// Control groups made for this attempt.
     pub(crate) groups: &'a Groups,
     pub(crate) run_as: Option<&'a RunAs>,
+    /// Those of the sweep's phases that this attempt drives.
+    pub(crate) phases: &'a [Name],
 }
 
 pub(crate) fn attempt_plan(
@@ -101,9 +103,10 @@ pub(crate) fn attempt_plan(
         phases: sweep
             .phases
             .iter()
+            .filter(|phase| place.phases.contains(&phase.name))
             .map(|phase| load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase))
             .collect(),
-        limits: limits(sweep, variant),
+        limits: Limits { phases: place.phases.len(), ..limits(sweep, variant) },
         readback: ReadBack { engine: Arc::clone(&variant.engine), params: variant.params.clone() },
     })
 }

@@ -99,6 +99,7 @@ fn mark(attempt: &AttemptDir, number: u32, anchor: Option<ClockAnchor>) -> Resul
                 kernel: None,
                 teardown: None,
                 effective: None,
+                failed_phase: None,
                 phases: Vec::new(),
                 timeline: Vec::new(),
             }

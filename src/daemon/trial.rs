@@ -3,16 +3,18 @@
 use super::attempt::{self, AttemptPlan, StopRequests};
 use super::finding::Finding;
 use super::order::Context;
+use super::policy::Course;
 use super::prepare::{self, Place};
 use super::progress::Progress;
 use super::verdict;
 use crate::clock;
 use crate::engine::def::EngineSource;
 use crate::engine::launch;
-use crate::ids::TrialId;
+use crate::ids::{Name, TrialId};
 use crate::run::FORMAT;
 use crate::run::containment::Containment;
-use crate::run::outcome::{AttemptOutcome, Ending, PhaseSource, TrialOutcome};
+use crate::run::decision::{Choice, Decision};
+use crate::run::outcome::{AttemptOutcome, Ending, TrialOutcome};
 use crate::secrets;
 use crate::store::files::{self, StoreError};
 use crate::supervise::user::RunAs;
@@ -25,9 +27,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-/// Launches of one trial at most; only causes outside the variant are tried again.
-const ATTEMPTS: u32 = 3;
-
 /// Which of how many.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number {
@@ -37,29 +36,29 @@ pub(crate) struct Number {
     pub(crate) left: Option<Duration>,
 }
 
-/// Ends a trial that is not worth being run.
+/// A trial that is not worth its time: nothing is launched.
 pub(crate) fn skip(
     context: &Context<'_>,
     variant: &Variant,
     trial: &TrialId,
-    number: Number,
-    reason: String,
+    choice: Choice,
+    because: String,
 ) -> Result<TrialOutcome, StoreError> {
-    say_started(context, trial, number, 0);
     let now = clock::wall_time();
+    let decision = Decision { at: now.clone(), attempt: None, choice, because: because.clone() };
     let outcome = TrialOutcome {
         format: FORMAT,
         run: context.run.clone(),
         trial: trial.clone(),
         simulated: variant.engine.simulated,
-        ending: Ending::Skipped { reason },
+        ending: Ending::Skipped { reason: because },
         attempts: context.dir.last_attempt(trial)?,
         phases: Vec::new(),
+        decisions: vec![decision],
         started: now.clone(),
         ended: now,
     };
-    finish(context, &outcome)?;
-    Ok(outcome)
+    finish(context, outcome)
 }
 
 fn say_started(context: &Context<'_>, trial: &TrialId, number: Number, attempt: u32) {
@@ -73,15 +72,14 @@ fn say_started(context: &Context<'_>, trial: &TrialId, number: Number, attempt: 
 }
 
 /// Its outcome is the last of a trial's files.
-fn finish(context: &Context<'_>, outcome: &TrialOutcome) -> Result<(), StoreError> {
-    let trial = &outcome.trial;
+fn finish(context: &Context<'_>, outcome: TrialOutcome) -> Result<TrialOutcome, StoreError> {
     // An interrupted trial has no outcome: it is run again.
     if !matches!(outcome.ending, Ending::Interrupted { .. }) {
-        context.dir.finish_trial(trial, outcome)?;
+        context.dir.finish_trial(&outcome.trial, &outcome)?;
     }
-    tracing::info!(run = %context.run, %trial, ending = ?outcome.ending, "trial ended");
+    tracing::info!(run = %context.run, trial = %outcome.trial, ending = ?outcome.ending, "trial ended");
     context.watcher.say(Progress::TrialEnded { outcome: Box::new(outcome.clone()) });
-    Ok(())
+    Ok(outcome)
 }
 
 /// Runs one trial. An error is sweepd's own: nothing could be stored.
@@ -93,38 +91,32 @@ pub(crate) async fn run(
 ) -> Result<TrialOutcome, StoreError> {
     let started = clock::wall_time();
     let stop = context.stopping.requests();
-    let mut last = None;
+    let mut course = Course::new(&context.sweep.phases, context.sweep.policy);
     // A number is never used twice: the files of an interrupted attempt stay.
-    let earlier = context.dir.last_attempt(trial)?;
-    for count in (earlier + 1)..=(earlier + ATTEMPTS) {
+    let mut count = context.dir.last_attempt(trial)?;
+    let last = loop {
+        count += 1;
         say_started(context, trial, number, count);
-        let outcome = run_attempt(context, variant, trial, count, stop.clone()).await?;
-        let again = verdict::is_transient(&outcome.ending) && !context.stopping.is_asked();
-        last = Some(outcome);
-        if !again {
-            break;
+        let attempt =
+            run_attempt(context, variant, trial, count, course.left(), stop.clone()).await?;
+        let again = course.after(&attempt, &clock::wall_time());
+        if !again || context.stopping.is_asked() {
+            break attempt;
         }
-    }
-    let attempts = last.as_ref().map_or(0, |last| last.attempt);
-    let nothing = || Ending::Broken { reason: "no attempt was made".into() };
+    };
     let outcome = TrialOutcome {
         format: FORMAT,
         run: context.run.clone(),
         trial: trial.clone(),
         simulated: variant.engine.simulated,
-        ending: last.as_ref().map_or_else(nothing, |last| last.ending.clone()),
-        attempts,
-        phases: last
-            .map(|last| last.phases)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|phase| PhaseSource { phase, attempt: attempts })
-            .collect(),
+        ending: course.ending(last.ending),
+        attempts: count,
+        phases: course.measured,
+        decisions: course.decisions,
         started,
         ended: clock::wall_time(),
     };
-    finish(context, &outcome)?;
-    Ok(outcome)
+    finish(context, outcome)
 }
 
 async fn run_attempt(
@@ -132,6 +124,7 @@ async fn run_attempt(
     variant: &Variant,
     trial: &TrialId,
     count: u32,
+    phases: &[Name],
     stop: StopRequests,
 ) -> Result<AttemptOutcome, StoreError> {
     let dir = context.dir.create_attempt(trial, count)?;
@@ -157,6 +150,7 @@ async fn run_attempt(
                         inherited: context.inherited,
                         groups: &contained.facts.groups,
                         run_as: contained.run_as.as_ref(),
+                        phases,
                     };
                     launch(context, variant, count, place, &contained, anchor, stop).await?
                 }
@@ -182,6 +176,7 @@ async fn run_attempt(
         kernel: finding.report.as_ref().map(|report| report.kernel.clone()),
         teardown: verdict::teardown(&finding),
         effective: finding.effective,
+        failed_phase: finding.failed_phase,
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
         timeline: finding.timeline,
     };

@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use crate::engine::rules::rule::LogRules;
 use crate::engine::rules::{Matcher, diagnose};
-use crate::run::outcome::{Ending, FailureKind, Teardown, TeardownVerdict};
+use crate::run::outcome::{Ending, Teardown, TeardownVerdict};
 use crate::supervise::state::Why;
 
 /// How the attempt ended, in the vocabulary of outcomes.
@@ -54,16 +54,4 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
         left: report.map(|report| report.left.clone()).unwrap_or_default(),
         shared_memory: report.map(|report| report.shm.clone()).unwrap_or_default(),
     })
-}
-
-/// Whether another launch may well go better: the cause lies outside the variant.
-pub(crate) fn is_transient(ending: &Ending) -> bool {
-    match ending {
-        Ending::EngineFailed { failure } => failure.kind == FailureKind::PortInUse,
-        Ending::Completed
-        | Ending::Broken { .. }
-        | Ending::Cancelled { .. }
-        | Ending::Skipped { .. }
-        | Ending::Interrupted { .. } => false,
-    }
 }

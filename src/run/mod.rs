@@ -3,6 +3,7 @@
 //! An engine's failure is data here, never an `Err`.
 
 pub(crate) mod containment;
+pub(crate) mod decision;
 pub(crate) mod effective;
 pub(crate) mod engine_sample;
 pub(crate) mod gpu;

@@ -1,6 +1,7 @@
 //! How trials and attempts end.
 
 use super::containment::{KernelEvidence, LeftProcess, SharedMemory};
+use super::decision::Decision;
 use super::effective::EffectiveConfig;
 use crate::ids::{Name, RunId, TrialId};
 use crate::units::ClockAnchor;
@@ -50,47 +51,6 @@ pub(crate) enum FailureKind {
     ExitedUnexpectedly,
 }
 
-impl FailureKind {
-    /// Another launch of the same variant on the same machine will fail in the same way.
-    pub(crate) const fn is_permanent(self) -> bool {
-        match self {
-            Self::GpuOomWeights
-            | Self::GpuOomKvCache
-            | Self::CudaDriverMismatch
-            | Self::NoGpu
-            | Self::BadFlag
-            | Self::BadConfig
-            | Self::ModelNotFound
-            | Self::ModelGatedOrAuth
-            | Self::UnsupportedModelOrArch
-            | Self::DependencyImportError
-            | Self::TokenizerOrTemplateError
-            | Self::RequestTooLong
-            | Self::PermissionDenied
-            | Self::CannotLaunch => true,
-            Self::GpuOomRuntime
-            | Self::HostOom
-            | Self::GpuBusyOrLeaked
-            | Self::StartupTimeoutOrHang
-            | Self::WatchdogTimeout
-            | Self::NcclError
-            | Self::CudaIllegalAccess
-            | Self::XidOrHwFault
-            | Self::PortInUse
-            | Self::CompileFailure
-            | Self::DiskFull
-            | Self::RequestTimeout
-            | Self::CrashSegfault
-            | Self::AssertionOrPythonException
-            | Self::ShmOrIpcLimit
-            | Self::KilledByUser
-            | Self::ProxyOrNetwork
-            | Self::CannotGenerate
-            | Self::ExitedUnexpectedly => false,
-        }
-    }
-}
-
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,6 +88,9 @@ pub(crate) struct Failure {
     pub(crate) summary: String,
     pub(crate) evidence: Vec<EvidenceLine>,
     pub(crate) advice: Option<String>,
+    /// How many more launches the engine's file says it is worth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) retries: Option<u32>,
 }
 
 /// How the teardown went: a vocabulary of its own, apart from why it was needed.
@@ -234,6 +197,9 @@ pub(crate) struct AttemptOutcome {
     /// What the engine really ran with; absent if it never became ready, or before this was read.
     #[serde(default)]
     pub(crate) effective: Option<EffectiveConfig>,
+    /// The phase in which it failed; its records are kept, too.
+    #[serde(default)]
+    pub(crate) failed_phase: Option<Name>,
     /// Phases of which this attempt has the records.
     pub(crate) phases: Vec<Name>,
     /// Every change of state, in order: when (ms since `started`) and what.
@@ -266,6 +232,35 @@ pub(crate) struct TrialOutcome {
     pub(crate) ending: Ending,
     pub(crate) attempts: u32,
     pub(crate) phases: Vec<PhaseSource>,
+    /// What was decided on the way, in order.
+    #[serde(default)]
+    pub(crate) decisions: Vec<Decision>,
     pub(crate) started: String,
     pub(crate) ended: String,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// An attempt of which only the end matters.
+    pub(crate) fn attempt_that_ended(ending: Ending) -> AttemptOutcome {
+        AttemptOutcome {
+            format: crate::run::FORMAT,
+            attempt: 1,
+            ending,
+            started: String::new(),
+            ended: String::new(),
+            anchor: ClockAnchor { mono_ns: 0, realtime_ns: 0 },
+            exit: None,
+            time_to_ready_ms: None,
+            peak_host_memory_bytes: None,
+            kernel: None,
+            teardown: None,
+            effective: None,
+            failed_phase: None,
+            phases: Vec::new(),
+            timeline: Vec::new(),
+        }
+    }
 }

@@ -167,6 +167,7 @@ fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
             shared_memory: SharedMemory::default(),
         }),
         effective: Some(effective(failed)),
+        failed_phase: None,
         phases: phases.iter().map(|phase| name(phase)).collect(),
         timeline: Vec::new(),
     }
@@ -218,6 +219,7 @@ fn trial(block: u32, variant: &str, ending: Ending, phases: Vec<PhaseData>) -> T
         ending: ending.clone(),
         attempts: 1,
         phases: labels.iter().map(|phase| PhaseSource { phase: name(phase), attempt: 1 }).collect(),
+        decisions: Vec::new(),
         started: format!("2026-03-02T01:{:02}:00Z", block * 10),
         ended: format!("2026-03-02T01:{:02}:30Z", block * 10 + 5),
     };
@@ -272,6 +274,7 @@ fn out_of_memory() -> Ending {
                 text: "RuntimeError: CUDA out of memory. Tried to allocate 1.50 GiB".into(),
             }],
             advice: Some("lower `slots`, or shorten the prompts".into()),
+            retries: None,
         },
     }
 }

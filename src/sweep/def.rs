@@ -1,6 +1,7 @@
 //! The checked sweep: only what can be true. Everything downstream takes this and asks no more.
 
 use super::containment::Containment;
+use super::policy::Policy;
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
@@ -31,6 +32,7 @@ pub(crate) struct Sweep {
     /// What could not be checked beforehand, for the reader.
     pub(crate) notes: Vec<String>,
     pub(crate) containment: Containment,
+    pub(crate) policy: Policy,
 }
 
 /// One engine with one set of parameters and one model.

@@ -12,6 +12,7 @@ mod load;
 pub(crate) mod parse;
 mod pattern;
 pub(crate) mod plan;
+pub(crate) mod policy;
 pub(crate) mod preflight;
 mod program;
 pub(crate) mod smoke;

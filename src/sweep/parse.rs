@@ -5,6 +5,7 @@
 use super::containment;
 use super::def::{Endpoint, Sampling, Sweep, Variant};
 use super::installed::Installed;
+use super::policy;
 use super::variants::{self, Surroundings};
 use super::{load, smoke};
 use crate::engine::def::EngineDef;
@@ -57,6 +58,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let smoke_first = smoke::first(fields.optional("smoke").table().as_ref());
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
     let containment = containment::containment(fields.optional("containment").table().as_ref());
+    let policy = policy::policy(fields.optional("policy").table().as_ref());
     Some(Sweep {
         name: name?,
         seed: Seed::new(u64::try_from(seed).ok()?),
@@ -70,6 +72,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         deadlines,
         notes: around.notes.take(),
         containment,
+        policy,
     })
 }
 

@@ -22,6 +22,7 @@ mod kills;
 mod misbehaving;
 mod nvml;
 mod pause;
+mod policy;
 mod real_engine;
 mod resume;
 mod smoke;

@@ -31,7 +31,10 @@ fn a_variant_that_can_never_work_is_told_in_the_first_minutes_and_skipped() {
     for trial in ["01-bad", "02-bad"] {
         let outcome = run.trial(trial);
         assert_eq!(outcome["ending"], "skipped", "{outcome:#}");
-        assert!(outcome["reason"].as_str().unwrap().contains("smoke launch failed"), "{outcome:#}");
+        assert!(
+            outcome["reason"].as_str().unwrap().contains("in trial 00-bad cannot change"),
+            "{outcome:#}"
+        );
         assert!(!run.dir.join(format!("trials/{trial}/attempt-1")).exists(), "nothing is launched");
     }
     run.expect_measured("01-good");

@@ -204,6 +204,10 @@ impl<'a> Shell<'a> {
         let stopping = !self.is_living();
         if living && stopping {
             self.finding.during = self.describe(before);
+            if let State::Loaded { phase } = before {
+                let plan = self.plan.phases.get(*phase);
+                self.finding.failed_phase = plan.map(|plan| plan.phase.clone());
+            }
             self.stopping_at = Some(now);
             self.samplers.engine_stopping();
         }

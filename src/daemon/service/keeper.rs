@@ -236,6 +236,7 @@ impl Keeper {
             simulated: false,
             attempts: dir.last_attempt(&slot.trial)?,
             phases: Vec::new(),
+            decisions: Vec::new(),
             started: now.clone(),
             ended: now,
             ending,

@@ -28,6 +28,7 @@ fn failure(fields: &Fields<'_>) -> Option<FailureRule> {
     let versions = fields.optional("versions").parsed(versions);
     let advice = fields.optional("advice").text();
     let origin = fields.optional("origin").text();
+    let retries = fields.optional("retries").integer(0..=10).and_then(|n| u32::try_from(n).ok());
     let one_sample = fields.optional("one_sample").boolean().unwrap_or(false);
     Some(FailureRule {
         pattern: pattern?,
@@ -38,6 +39,7 @@ fn failure(fields: &Fields<'_>) -> Option<FailureRule> {
         exclusive,
         versions,
         advice,
+        retries,
         origin,
         one_sample,
     })

@@ -50,6 +50,8 @@ pub(crate) struct FailureRule {
     pub(crate) exclusive: bool,
     pub(crate) versions: Option<Versions>,
     pub(crate) advice: Option<String>,
+    /// It passes by itself: worth so many more launches.
+    pub(crate) retries: Option<u32>,
     /// The engine's file or the document that the pattern was taken from.
     pub(crate) origin: Option<String>,
     /// It was seen in one log only and is in no source that was read.

@@ -18,6 +18,7 @@ fn rule(pattern: &str, kind: FailureKind, role: RuleRole) -> FailureRule {
         exclusive: false,
         versions: None,
         advice: Some(format!("about {pattern}")),
+        retries: None,
         origin: None,
         one_sample: false,
     }

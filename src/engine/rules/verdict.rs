@@ -34,6 +34,8 @@ pub(crate) struct Judgement {
     pub(crate) summary: String,
     pub(crate) evidence: Vec<EvidenceLine>,
     pub(crate) advice: Option<String>,
+    /// How many more launches the deciding rule says it is worth.
+    pub(crate) retries: Option<u32>,
     pub(crate) confidence: Confidence,
 }
 
@@ -41,8 +43,8 @@ pub(crate) struct Judgement {
 pub(crate) fn diagnose(log: &Matcher, symptom: &Symptom, during: &str) -> Failure {
     let seen = finding(symptom, log.exits());
     let judged = weigh(log, Some(&seen)).unwrap_or_else(|| of_symptom(log, &seen));
-    let Judgement { kind, summary, evidence, advice, .. } = judged;
-    Failure { kind, during: during.to_owned(), summary, evidence, advice }
+    let Judgement { kind, summary, evidence, advice, retries, .. } = judged;
+    Failure { kind, during: during.to_owned(), summary, evidence, advice, retries }
 }
 
 /// The same where it is not known that anything failed: `None` when nothing says so.
@@ -98,6 +100,7 @@ fn of_kernel(log: &Matcher, seen: Option<&Finding>) -> Option<Judgement> {
             advice: Some(
                 "give it more memory, or load fewer and smaller things at a time".to_owned(),
             ),
+            retries: None,
             confidence: Confidence::High,
         });
     }
@@ -126,6 +129,7 @@ fn of_line(
         summary,
         evidence: log.evidence(Some(line)),
         advice: rule.advice.clone(),
+        retries: rule.retries,
         confidence,
     };
     not_by_the_kernel(log, rule.role, crowded_out(log, judged))
@@ -178,6 +182,7 @@ fn of_symptom(log: &Matcher, seen: &Finding) -> Judgement {
         summary: seen.summary.clone(),
         evidence: log.evidence(None),
         advice: seen.advice.clone(),
+        retries: None,
         confidence,
     }
 }
