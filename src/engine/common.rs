@@ -28,12 +28,14 @@ impl Common {
 }
 
 pub(super) fn regex(text: &str) -> Result<Regex, Wrong> {
-    Regex::new(text).map_err(|error| {
-        // The message's other lines draw the pattern; its last one says what is wrong.
-        let message = error.to_string();
-        let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        Wrong::new(format!("{text:?} is no regular expression: {reason}"))
-    })
+    Regex::new(text).map_err(|error| not_a_regex(text, &error))
+}
+
+pub(super) fn not_a_regex(text: &str, error: &regex::Error) -> Wrong {
+    // The message's other lines draw the pattern; its last one says what is wrong.
+    let message = error.to_string();
+    let reason = message.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    Wrong::new(format!("{text:?} is no regular expression: {reason}"))
 }
 
 /// A list of environment variables' names.

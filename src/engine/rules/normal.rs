@@ -3,7 +3,7 @@
 //! Rules are written for what the program itself said, so `^KeyError: ` holds whether the line came
 //! from a shell, a rank of many, a container's log or sweepd's own file.
 
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
@@ -32,7 +32,7 @@ static PREFIX: LazyLock<Option<Regex>> = LazyLock::new(|| {
         r"[\w-]{1,40} +\| ".to_owned(),
         r"\s+".to_owned(),
     ];
-    Regex::new(&format!("^(?:{})+", prefixes.join("|"))).ok()
+    RegexBuilder::new(&format!("^(?:{})+", prefixes.join("|"))).unicode(false).build().ok()
 });
 
 /// The message of a line.
@@ -51,7 +51,10 @@ pub(super) fn is_indented(line: &str, message: &str) -> bool {
 
 fn without_prefix(line: &str) -> &str {
     // Most lines begin with what no prefix begins with, so that the search ends at once.
-    let end = PREFIX.as_ref().and_then(|prefix| prefix.find(line)).map_or(0, |found| found.end());
+    let end = PREFIX
+        .as_ref()
+        .and_then(|prefix| prefix.find(line.as_bytes()))
+        .map_or(0, |found| found.end());
     line.get(end..).unwrap_or(line).trim_end()
 }
 

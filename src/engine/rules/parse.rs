@@ -2,11 +2,11 @@
 //! `[[harmless]]` and `[[exit]]`.
 
 use super::rule::{ExitRule, FailureRule, LogRules, Mark, RuleRole, Versions};
-use crate::engine::common::regex;
+use crate::engine::common::not_a_regex;
 use crate::engine::sections::signal;
 use crate::form::{Fields, Wrong};
 use crate::run::outcome::ExitStatus;
-use regex::Regex;
+use regex::bytes::{Regex, RegexBuilder};
 
 pub(in crate::engine) fn log_rules(fields: &Fields<'_>) -> LogRules {
     let tables = |key| fields.optional(key).tables();
@@ -74,10 +74,11 @@ fn exit(fields: &Fields<'_>) -> Option<ExitRule> {
     Some(ExitRule { status, before_ready, kind: kind?, advice, origin })
 }
 
-/// A pattern for single lines of a log.
+/// A pattern for single lines of a log: of bytes, as the scanner matches them.
 fn line_pattern(text: &str) -> Result<Regex, Wrong> {
-    let pattern = regex(text)?;
-    if pattern.is_match("") {
+    let pattern = RegexBuilder::new(text).unicode(false).build();
+    let pattern = pattern.map_err(|error| not_a_regex(text, &error))?;
+    if pattern.is_match(b"") {
         return Err(Wrong::new(format!("{text:?} matches every line")));
     }
     Ok(pattern)

@@ -5,7 +5,7 @@ use super::rule::{ExitRule, FailureRule, LogPhase, LogRules, RuleRole};
 use super::scan::{Hit, ScanSpec, Scanner};
 use super::symptom::Circumstances;
 use crate::run::outcome::EvidenceLine;
-use regex::Regex;
+use regex::bytes::Regex;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Enough to see the cause and what followed.
@@ -144,7 +144,7 @@ fn plain(text: &str) -> String {
 /// The line, or of a long one the part in which the pattern stands.
 fn excerpt(text: &str, pattern: &Regex) -> String {
     let text = without_escapes(text);
-    let found = pattern.find(&text).map_or(0, |found| found.start());
+    let found = pattern.find(text.as_bytes()).map_or(0, |found| found.start());
     let begin = text.floor_char_boundary(found.saturating_sub(LINE_BYTES / 4));
     if found < LINE_BYTES / 2 || text.len() <= LINE_BYTES {
         return plain(&text);

@@ -1,7 +1,7 @@
 //! A failure rule, and what else an engine file says about its log. Only data.
 
 use crate::run::outcome::FailureKind;
-use regex::Regex;
+use regex::bytes::Regex;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 

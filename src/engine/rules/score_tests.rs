@@ -126,6 +126,108 @@ impl Score {
     }
 }
 
+/// Rules that rest on one log alone say nothing of how they hold for others.
+fn print_one_sample(rules: &BTreeMap<String, LogRules>) {
+    let mut patterns: Vec<&str> = Vec::new();
+    for rule in rules.values().flat_map(|rules| &rules.failures).filter(|rule| rule.one_sample) {
+        if !patterns.contains(&rule.pattern.as_str()) {
+            patterns.push(rule.pattern.as_str());
+            let origin = rule.origin.as_deref().unwrap_or_default();
+            println!("rests on one log alone: {} ({origin})", rule.pattern);
+        }
+    }
+}
+
+/// What real engines wrote on this project's own machines, and what it means: a part of the file's
+/// name, then the kind.
+const OWN_RUNS: [(&str, &str); 36] = [
+    ("sglang/b-no-gpu", "no_gpu"),
+    ("sglang/b2-no-gpu", "no_gpu"),
+    ("sglang/b3-", "dependency_import_error"),
+    ("sglang/b5-", "none"),
+    ("sglang/c-bad-model-path", "model_not_found"),
+    ("sglang/d-unknown-flag", "bad_flag"),
+    ("sglang/d2-", "none"),
+    ("sglang/d3-", "bad_flag"),
+    ("sglang/d5-", "none"),
+    ("sglang/e-port", "port_in_use"),
+    ("sglang/e2-port", "port_in_use"),
+    ("sglang/f1-", "gpu_oom_kv_cache"),
+    ("sglang/f2-", "host_oom"),
+    ("sglang/f4-", "bad_config"),
+    ("sglang/h-kill9", "none"),
+    ("sglang/j-unsupported", "unsupported_model_or_arch"),
+    ("sglang/k-corrupt", "unsupported_model_or_arch"),
+    ("sglang/k2-missing", "model_not_found"),
+    ("sglang/k3-missing", "tokenizer_or_template_error"),
+    ("lmdeploy/success-start", "none"),
+    ("lmdeploy/bad-model-path", "model_not_found"),
+    ("lmdeploy/cache-0.0001", "gpu_oom_kv_cache"),
+    ("lmdeploy/cache-5.0", "bad_config"),
+    ("lmdeploy/device-cpu", "bad_flag"),
+    ("lmdeploy/nogpu-pytorch", "no_gpu"),
+    ("lmdeploy/port-in-use-3", "port_in_use"),
+    ("lmdeploy/truncated", "unsupported_model_or_arch"),
+    ("lmdeploy/turbomind-native", "cuda_driver_mismatch"),
+    ("lmdeploy/unknown-model-type", "none"),
+    ("lmdeploy/unsupported-arch", "unsupported_model_or_arch"),
+    ("vllm/vllm-cpu-port", "port_in_use"),
+    ("vllm/vllm-cpu-unknown-flag", "bad_flag"),
+    ("vllm/vllm-cpu-sigterm", "none"),
+    ("llama-cpp/llama-server-built-sigterm", "none"),
+    (
+        "llama-cpp/xllamacpp-",
+        "none|bad_flag|model_not_found|unsupported_model_or_arch|host_oom|port_in_use",
+    ),
+    ("llama-cpp/llama-server-oom", "host_oom"),
+];
+
+/// The recorder's own lines begin with `#`, its prefixes with `+`.
+fn as_written(text: &str) -> String {
+    let line = |line: &str| {
+        let bare = line.strip_prefix('+').and_then(|rest| rest.split_once("| "));
+        bare.map_or(line, |(_, line)| line).to_owned()
+    };
+    let lines: Vec<String> = text.lines().filter(|l| !l.starts_with('#')).map(line).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn runs_of_real_engines_are_told_apart_and_healthy_ones_alarm_nobody() {
+    let Some(folder) = shared().map(|shared| shared.join("engine-logs")).filter(|f| f.is_dir())
+    else {
+        println!("skipped: no logs of real engines at hand");
+        return;
+    };
+    let rules = all_rules();
+    let mut scanners: BTreeMap<&str, Scanner> = BTreeMap::new();
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for (run, expected) in OWN_RUNS {
+        let (engine, beginning) = run.split_once('/').unwrap();
+        let bare = engine.replace('-', "");
+        let files = fs::read_dir(folder.join(engine)).unwrap().map(|entry| entry.unwrap().path());
+        let named = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(beginning))
+        };
+        for file in files.filter(named) {
+            let scanner = scanners
+                .entry(engine)
+                .or_insert_with(|| Scanner::new(ScanSpec::new(&rules[&bare]), LogPhase::Starting));
+            let text = fs::read(&file).unwrap();
+            let text = as_written(&String::from_utf8_lossy(&text));
+            let judged = judge(&read_with(scanner.clone(), &rules[&bare], &text).0, None);
+            let got = name_of(judged.as_ref());
+            seen += 1;
+            if !expected.split('|').any(|kind| kind == got) {
+                let why = judged.map_or_else(String::new, |judged| judged.root_cause);
+                wrong.push(format!("{}: {got}, not {expected}: {why}", file.display()));
+            }
+        }
+    }
+    assert!(seen >= OWN_RUNS.len(), "only {seen} logs found");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn real_logs_get_the_cause_that_readers_found() {
     let Some(file) = shared().map(|shared| shared.join("failure-logs/dev.jsonl")) else {
@@ -151,6 +253,7 @@ fn real_logs_get_the_cause_that_readers_found() {
         score.take(&row, judge(&log, symptom.as_ref()).as_ref());
     }
     score.print();
+    print_one_sample(&rules);
     assert!(score.of >= 100, "only {} rows", score.of);
     assert!(
         score.false_alarms.is_empty(),

@@ -5,7 +5,8 @@ use super::scan::{Hit, ScanSpec, Scanner};
 use super::*;
 use crate::run::outcome::{EvidenceLine, ExitStatus, FailureKind};
 use FailureKind::*;
-use regex::Regex;
+use regex::bytes::Regex;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 fn rule(pattern: &str, kind: FailureKind, role: RuleRole) -> FailureRule {
@@ -59,7 +60,12 @@ pub(in crate::engine) fn read_with(
 }
 
 fn fed(log: &str) -> Matcher {
-    read(&rules(), log)
+    static PREPARED: LazyLock<(LogRules, Scanner)> = LazyLock::new(|| {
+        let rules = rules();
+        let scanner = Scanner::new(ScanSpec::new(&rules), LogPhase::Starting);
+        (rules, scanner)
+    });
+    read_with(PREPARED.1.clone(), &PREPARED.0, log).0
 }
 
 #[track_caller]
