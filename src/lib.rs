@@ -6,7 +6,6 @@ mod clock;
 mod daemon;
 mod engine;
 mod form;
-#[expect(dead_code, reason = "leases and samples come with the trial line's part")]
 mod gpu;
 mod ids;
 mod load;

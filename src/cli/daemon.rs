@@ -53,6 +53,7 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
     let outfit = Outfit {
         sweepd: std::env::current_exe().context("cannot find sweepd's own executable")?,
         inherited: input::environment(),
+        machine: input::machine(),
         search_path: std::env::var_os("PATH").unwrap_or_default(),
     };
     let signals = signals::daemon_signals()?;

@@ -133,6 +133,11 @@ pub(super) fn nvml() -> crate::gpu::client::Nvml {
     crate::gpu::client::Nvml { library: library.map(PathBuf::from) }
 }
 
+/// How trials reach the machine's GPUs.
+pub(super) fn machine() -> crate::daemon::gpu::Machine {
+    crate::daemon::gpu::Machine { nvml: nvml(), shared: shared_folder() }
+}
+
 /// What all of this machine's sweepds share while it is up: leases of GPUs, things to be undone.
 /// Root's is the machine's; another user's is that user's own.
 pub(super) fn shared_folder() -> PathBuf {

@@ -7,6 +7,7 @@ use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
 use crate::supervise::guard::message::GuardReport;
 use crate::supervise::state::Why;
+use crate::units::{ClockAnchor, MonoNs};
 use std::time::Duration;
 
 /// What is known when an attempt has ended.
@@ -32,6 +33,8 @@ pub(crate) struct Finding {
     pub(crate) effective: Option<EffectiveConfig>,
     pub(crate) phases: Vec<PhaseFacts>,
     pub(crate) timeline: Vec<TimelineEntry>,
+    /// Why its GPUs were not given back as they were.
+    pub(crate) gpu_not_released: Option<String>,
 }
 
 impl Finding {
@@ -53,11 +56,36 @@ impl Finding {
             effective: None,
             phases: Vec::new(),
             timeline: Vec::new(),
+            gpu_not_released: None,
         }
+    }
+
+    /// Moves the timeline, which began when the guard was started, to where the attempt began.
+    pub(super) fn shift(&mut self, began: ClockAnchor, from: MonoNs) {
+        let by = milliseconds(MonoNs::new(began.mono_ns), from);
+        for entry in &mut self.timeline {
+            entry.at_ms += by;
+        }
+    }
+
+    /// Puts what else happened in its place in the timeline.
+    pub(super) fn note(
+        &mut self,
+        began: ClockAnchor,
+        notes: impl IntoIterator<Item = (MonoNs, String)>,
+    ) {
+        let began = MonoNs::new(began.mono_ns);
+        let entry = |(at, what)| TimelineEntry { at_ms: milliseconds(began, at), what };
+        self.timeline.extend(notes.into_iter().map(entry));
+        self.timeline.sort_by_key(|entry| entry.at_ms);
     }
 
     /// Nothing was started at all.
     pub(super) fn never_began(reason: String) -> Self {
         Self::empty(Why::Broken { reason })
     }
+}
+
+fn milliseconds(from: MonoNs, to: MonoNs) -> u64 {
+    u64::try_from(to.since(from).as_millis()).unwrap_or(u64::MAX)
 }

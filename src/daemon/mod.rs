@@ -6,6 +6,7 @@ pub(crate) mod attempt;
 pub(crate) mod begin;
 pub(crate) mod estimate;
 pub(crate) mod finding;
+pub(crate) mod gpu;
 pub(crate) mod installed;
 pub(crate) mod learned;
 pub(crate) mod line;

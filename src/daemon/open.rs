@@ -43,6 +43,10 @@ impl OpenRun {
         id: RunId,
         lock: RunLock,
     ) -> Result<Self, StoreError> {
+        // Before anything is measured: a GPU may still be as a sweepd that is gone had set it.
+        for said in order.machine.undo().await {
+            tracing::warn!(said, "gpu");
+        }
         let versions = begin::versions(&order).await;
         let plan = match begin::read(&dir)? {
             Some(plan) => take_up(&dir, plan, &versions).await?,
@@ -90,6 +94,7 @@ impl OpenRun {
             versions: &self.versions,
             watcher,
             stopping,
+            machine: &self.order.machine,
         };
         let skip = policy::skip(&id.variant, &self.ended()?, self.order.sweep.policy);
         if let Some((choice, because)) = skip {

@@ -1,5 +1,6 @@
 //! What a run is told, and what all its trials share. Only data.
 
+use super::gpu::Machine;
 use super::progress::Watcher;
 use super::reports::Origin;
 use super::stopping::Stopping;
@@ -20,6 +21,7 @@ pub(crate) struct Context<'a> {
     pub(crate) versions: &'a BTreeMap<Name, String>,
     pub(crate) watcher: &'a Watcher,
     pub(crate) stopping: &'a Stopping,
+    pub(crate) machine: &'a Machine,
 }
 
 impl Context<'_> {
@@ -38,6 +40,7 @@ pub(crate) struct Order {
     pub(crate) sweepd: PathBuf,
     /// sweepd's own environment, of which engines get what their allow-lists name.
     pub(crate) inherited: BTreeMap<String, String>,
+    pub(crate) machine: Machine,
 }
 
 impl Order {

@@ -4,6 +4,7 @@
 //! on the variant or the attempt: every variant meets the same prompts.
 
 use super::attempt::{AttemptPlan, ReadBack};
+use super::gpu::Isolated;
 use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
 use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::engine::rules::scan::ScanSpec;
@@ -62,6 +63,8 @@ pub(crate) struct Place<'a> {
     pub(crate) run_as: Option<&'a RunAs>,
     /// Those of the sweep's phases that this attempt drives.
     pub(crate) phases: &'a [Name],
+    /// The GPUs that are its own.
+    pub(crate) gpus: Option<&'a Isolated>,
 }
 
 pub(crate) fn attempt_plan(
@@ -204,11 +207,14 @@ pub(crate) fn environment(
 }
 
 fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<GuardSpec, SlotError> {
-    let slots = slots(variant, place.port, place.sweepd);
+    let slots =
+        Slots { gpus: place.gpus.map(Isolated::list), ..slots(variant, place.port, place.sweepd) };
     let mut env = environment(variant, place.inherited, &slots)?;
     if let Some(user) = place.run_as {
         at_home(&mut env, variant, user);
     }
+    // Nothing that was passed on or set elsewhere may send the engine to another GPU.
+    env.extend(place.gpus.map(|gpus| gpus.pin().to_vec()).unwrap_or_default());
     // From here on, every file that this process writes leaves them out.
     secrets::learn(secrets_of(variant, &env));
     Ok(GuardSpec {

@@ -1,7 +1,8 @@
 //! One trial: attempts until one counts, then `outcome.json`, last of all.
 
-use super::attempt::{self, AttemptPlan, StopRequests};
+use super::attempt::{self, AttemptPlan, Beside, StopRequests};
 use super::finding::Finding;
+use super::gpu::{self, Isolated, Isolation};
 use super::order::Context;
 use super::policy::Course;
 use super::prepare::{self, Place};
@@ -16,7 +17,9 @@ use crate::run::containment::Containment;
 use crate::run::decision::{Choice, Decision};
 use crate::run::outcome::{AttemptOutcome, Ending, TrialOutcome};
 use crate::secrets;
+use crate::store::dirs::AttemptDir;
 use crate::store::files::{self, StoreError};
+use crate::supervise::state::Event;
 use crate::supervise::user::RunAs;
 use crate::supervise::{cgroup, ports};
 use crate::sweep::containment;
@@ -24,8 +27,10 @@ use crate::sweep::def::Variant;
 use crate::units::ClockAnchor;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 /// Which of how many.
 #[derive(Clone, Copy, Debug)]
@@ -125,7 +130,7 @@ async fn run_attempt(
     trial: &TrialId,
     count: u32,
     phases: &[Name],
-    stop: StopRequests,
+    mut stop: StopRequests,
 ) -> Result<AttemptOutcome, StoreError> {
     let dir = context.dir.create_attempt(trial, count)?;
     let (started, anchor) = (clock::wall_time(), clock::anchor());
@@ -133,28 +138,27 @@ async fn run_attempt(
     // Two runs of one name may begin in the same second, but not in the same nanosecond and process.
     let marker = format!("{run}/{trial}/{count}/{sweepd}.{}", anchor.mono_ns);
     let start = u64::try_from(anchor.mono_ns / 1_000).unwrap_or(0);
-    let finding = match ports::choose(start, launch::ports(&variant.engine)) {
-        None => Finding::never_began("no free port was found".into()),
-        Some(port) => {
-            let wanted = &context.sweep.containment;
-            match Contained::make(wanted) {
-                Err(error) => Finding::never_began(format!("cannot contain the engine: {error}")),
-                Ok(contained) => {
-                    let place = Place {
-                        trial,
-                        marker: &marker,
-                        port,
-                        dir: &dir,
-                        cwd: context.cwd,
-                        sweepd: context.sweepd,
-                        inherited: context.inherited,
-                        groups: &contained.facts.groups,
-                        run_as: contained.run_as.as_ref(),
-                        phases,
-                    };
-                    launch(context, variant, count, place, &contained, anchor, stop).await?
-                }
-            }
+    let need = gpu::Need {
+        machine: context.machine,
+        sweep: context.sweep,
+        variant,
+        run: context.run,
+        trial,
+        marker: &marker,
+        folder: &dir.path,
+        inherited: context.inherited,
+        watcher: context.watcher,
+    };
+    let finding = match gpu::isolate(need, &mut stop).await {
+        Err(refused) => {
+            let mut finding = Finding::empty(refused.why);
+            finding.note(anchor, refused.notes);
+            finding
+        }
+        Ok(isolation) => {
+            let here =
+                Here { context, variant, trial, count, phases, dir: &dir, marker: &marker, anchor };
+            on_gpus(here, isolation, start, stop).await?
         }
     };
     let outcome = AttemptOutcome {
@@ -201,14 +205,13 @@ impl Contained {
 }
 
 async fn launch(
-    context: &Context<'_>,
-    variant: &Variant,
-    count: u32,
+    here: Here<'_>,
     place: Place<'_>,
     contained: &Contained,
-    anchor: ClockAnchor,
+    beside: Beside<'_>,
     stop: StopRequests,
 ) -> Result<Finding, StoreError> {
+    let Here { context, variant, count, anchor, .. } = here;
     match prepare::attempt_plan(context.sweep, variant, place) {
         Err(error) => {
             cgroup::remove_empty(&contained.facts.groups);
@@ -217,9 +220,95 @@ async fn launch(
         Ok(plan) => {
             let facts = &contained.facts;
             write_manifest(context, variant, place, count, &plan, facts, anchor)?;
-            Ok(attempt::run(&plan, place.dir, context.watcher, stop).await)
+            Ok(attempt::run(&plan, place.dir, context.watcher, beside, stop).await)
         }
     }
+}
+
+/// One attempt's place.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    context: &'a Context<'a>,
+    variant: &'a Variant,
+    trial: &'a TrialId,
+    count: u32,
+    /// Those of the sweep's phases that this attempt drives.
+    phases: &'a [Name],
+    dir: &'a AttemptDir,
+    marker: &'a str,
+    anchor: ClockAnchor,
+}
+
+/// The attempt on the GPUs that it owns, if any, and their way back.
+async fn on_gpus(
+    here: Here<'_>,
+    isolation: Isolation,
+    start: u64,
+    stop: StopRequests,
+) -> Result<Finding, StoreError> {
+    let (mut isolated, no_gpu) = match isolation {
+        Isolation::Owned(isolated) => (Some(isolated), None),
+        Isolation::None(reason) => (None, reason),
+    };
+    let alarms = isolated.as_mut().and_then(|isolated| isolated.take_alarms());
+    let launched_at = clock::now();
+    let result = launch_on(here, isolated.as_deref(), alarms, start, stop).await;
+    // Whatever came of it, the GPUs are given back.
+    let launched = result.as_ref().map_or(true, |finding| finding.launched);
+    let released = match isolated {
+        Some(isolated) => Some(isolated.release(launched).await),
+        None => None,
+    };
+    let mut finding = result?;
+    finding.shift(here.anchor, launched_at);
+    finding
+        .note(here.anchor, no_gpu.map(|text| (launched_at, format!("no GPU telemetry: {text}"))));
+    if let Some(released) = released {
+        finding.note(here.anchor, released.notes);
+        here.dir.write_gpu(&released.facts)?;
+        std::fs::remove_file(&released.frames).ok();
+        finding.gpu_not_released = released.facts.not_released;
+    }
+    Ok(finding)
+}
+
+async fn launch_on(
+    here: Here<'_>,
+    gpus: Option<&Isolated>,
+    alarms: Option<UnboundedReceiver<Event>>,
+    start: u64,
+    stop: StopRequests,
+) -> Result<Finding, StoreError> {
+    let Here { context, variant, trial, dir, marker, .. } = here;
+    let Some(port) = ports::choose(start, launch::ports(&variant.engine)) else {
+        return Ok(Finding::never_began("no free port was found".into()));
+    };
+    let contained = match Contained::make(&context.sweep.containment) {
+        Ok(contained) => contained,
+        Err(error) => {
+            return Ok(Finding::never_began(format!("cannot contain the engine: {error}")));
+        }
+    };
+    let place = Place {
+        trial,
+        marker,
+        port,
+        dir,
+        cwd: context.cwd,
+        sweepd: context.sweepd,
+        inherited: context.inherited,
+        groups: &contained.facts.groups,
+        run_as: contained.run_as.as_ref(),
+        gpus,
+        phases: here.phases,
+    };
+    let leases = gpus.map(Isolated::leases).unwrap_or_default();
+    let beside = Beside {
+        keep: leases.iter().map(AsFd::as_fd).collect(),
+        // Without GPUs there is nobody to raise one.
+        alarms: alarms.unwrap_or_else(|| mpsc::unbounded_channel().1),
+    };
+    launch(here, place, &contained, beside, stop).await
 }
 
 /// `manifest.json`: what was launched, exactly, with secrets left out.

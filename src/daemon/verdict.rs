@@ -41,7 +41,10 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
         Some(_) if !finding.port_free => {
             (TeardownVerdict::PortHeld, Some("its port is still not free".to_owned()))
         }
-        Some(_) => (TeardownVerdict::Clean, None),
+        Some(_) => match &finding.gpu_not_released {
+            Some(why) => (TeardownVerdict::GpuNotReleased, Some(why.clone())),
+            None => (TeardownVerdict::Clean, None),
+        },
     };
     let report = finding.report.as_ref();
     let took = finding.stop_took.map_or(0, |span| span.as_millis());

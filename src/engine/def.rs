@@ -40,6 +40,8 @@ pub(crate) struct EngineDef {
     pub(crate) effective: BTreeMap<EffectiveName, Reader>,
     /// What its log and its end say; own rules first, then those of `common.toml`.
     pub(crate) log: LogRules,
+    /// There where it runs on GPUs.
+    pub(crate) gpu: Option<EngineGpu>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -300,6 +302,38 @@ pub(crate) struct Stop {
     /// Signal number sent to the leader alone.
     pub(crate) signal: i32,
     pub(crate) grace: Duration,
+}
+
+/// How the engine is told which GPUs are its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EngineGpu {
+    pub(crate) pin: PinStyle,
+    /// The variable that holds the list.
+    pub(crate) env: String,
+    /// It opens more than one CUDA context on a GPU, so that exclusive-process mode would break it.
+    pub(crate) several_contexts: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum PinStyle {
+    Uuid,
+    /// With `CUDA_DEVICE_ORDER=PCI_BUS_ID`, which makes an index mean the same everywhere.
+    Index,
+}
+
+impl Default for EngineGpu {
+    fn default() -> Self {
+        let env = "CUDA_VISIBLE_DEVICES".to_owned();
+        Self { pin: PinStyle::Uuid, env, several_contexts: false }
+    }
+}
+
+impl EngineDef {
+    /// As its file says; any engine can be pinned by the variable that CUDA itself reads.
+    pub(crate) fn pin(&self) -> EngineGpu {
+        self.gpu.clone().unwrap_or_default()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ pub(crate) mod effective;
 pub(crate) mod exposition;
 #[cfg(test)]
 mod fixture_tests;
+mod gpu;
 pub(crate) mod help;
 mod inspection;
 pub(crate) mod launch;

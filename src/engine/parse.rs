@@ -6,7 +6,7 @@ use super::def::{
     Reader, RequestShape, Slot, Template, VersionProbe,
 };
 use super::rules::parse::log_rules;
-use super::{inspection, sections};
+use super::{gpu, inspection, sections};
 use crate::form::{self, Fields, Problems, Wrong};
 use crate::ids::Name;
 use std::collections::BTreeMap;
@@ -50,6 +50,7 @@ fn engine(
     let params = params.unwrap_or_default();
     let inspected = inspected(fields, &params, endpoints.as_ref());
     let log = log_rules(fields);
+    let gpu = fields.optional("gpu").table().map(|fields| gpu::gpu(&fields));
 
     let launch = with_common(launch?, common);
     check_launch(&launch, fields);
@@ -77,6 +78,7 @@ fn engine(
         metrics: transpose(metrics)?,
         effective,
         log: log.then(&common.log),
+        gpu,
     })
 }
 

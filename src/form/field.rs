@@ -57,6 +57,10 @@ impl<'f> Field<'f> {
         self.item.is_some()
     }
 
+    pub(crate) fn is_text(&self) -> bool {
+        matches!(self.value(), Some(DeValue::String(_)))
+    }
+
     pub(crate) fn is_list(&self) -> bool {
         matches!(self.value(), Some(DeValue::Array(_)))
     }

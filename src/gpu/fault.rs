@@ -40,11 +40,6 @@ impl Fault {
         Self { kind, detail: detail.into() }
     }
 
-    /// There is nothing on this machine to ask: not a failure, but a machine without telemetry.
-    pub(crate) fn is_absence(&self) -> bool {
-        matches!(self.kind, FaultKind::NoLibrary | FaultKind::NoDriver)
-    }
-
     /// What to do about it.
     pub(crate) fn advice(&self) -> &'static str {
         match self.kind {

@@ -50,6 +50,8 @@ pub(crate) enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WatchPlan {
     pub(crate) uuids: Vec<String>,
+    /// The machine's other GPUs: of these only the processes are read.
+    pub(crate) others: Vec<String>,
     pub(crate) every_ms: u64,
     /// Frames of `GpuSample`; appended to, so that a second helper goes on where the first was stuck.
     pub(crate) frames: PathBuf,

@@ -37,6 +37,88 @@ pub(crate) struct GpuProcess {
     pub(crate) memory_bytes: Option<u64>,
 }
 
+/// A compute process of nobody's trial, on a GPU that a trial owned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ForeignProcess {
+    pub(crate) gpu: String,
+    pub(crate) pid: u32,
+    pub(crate) user: Option<String>,
+    pub(crate) command: Option<String>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) first_seen: MonoNs,
+    pub(crate) last_seen: MonoNs,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Xid {
+    pub(crate) gpu: String,
+    pub(crate) at: MonoNs,
+    /// `None` where the driver does not say which.
+    pub(crate) code: Option<u64>,
+}
+
+/// A span without samples, because NVML did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    pub(crate) from: MonoNs,
+    pub(crate) to: MonoNs,
+    pub(crate) why: String,
+}
+
+/// Whether the engine was seen on its GPUs and on no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Placement {
+    /// Its processes were on each of its GPUs, and on no other.
+    Verified,
+    /// No process of it was seen on one of its GPUs.
+    NotSeen,
+    /// It was on a GPU that is not its own.
+    Elsewhere,
+    /// The driver tells no processes, or pids that are not of this machine's view, as in a container.
+    Unverifiable,
+}
+
+/// A GPU that a trial owned: `gpus` of `attempt-N/gpu.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OwnedGpu {
+    pub(crate) uuid: String,
+    pub(crate) index: u32,
+    pub(crate) name: Option<String>,
+    /// The card's own limit: its TDP.
+    pub(crate) power_default_w: Option<f64>,
+    pub(crate) power_limit_w: Option<f64>,
+    /// Where the driver begins to lower clocks, by its own word.
+    pub(crate) slowdown_c: Option<u32>,
+    pub(crate) sm_clock_max_mhz: Option<u32>,
+    pub(crate) memory_before_bytes: Option<u64>,
+    pub(crate) memory_after_bytes: Option<u64>,
+    pub(crate) temperature_before_c: Option<u32>,
+    pub(crate) ecc_uncorrected_before: Option<u64>,
+    pub(crate) ecc_uncorrected_after: Option<u64>,
+}
+
+/// Everything about the GPUs of one attempt: `attempt-N/gpu.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AttemptGpu {
+    pub(crate) format: u32,
+    pub(crate) driver_version: Option<String>,
+    pub(crate) gpus: Vec<OwnedGpu>,
+    /// The variables that pinned the engine.
+    pub(crate) pin: Vec<(String, String)>,
+    /// What was set, in words; put back after the attempt.
+    pub(crate) settings: Vec<String>,
+    pub(crate) placement: Placement,
+    pub(crate) foreign: Vec<ForeignProcess>,
+    pub(crate) xids: Vec<Xid>,
+    pub(crate) lost: Option<String>,
+    pub(crate) gaps: Vec<Gap>,
+    /// Why the GPUs were not given back as they were; `None`: they were.
+    pub(crate) not_released: Option<String>,
+    /// Settings that could not be put back.
+    pub(crate) not_restored: Vec<String>,
+}
+
 /// Why a clock is below its maximum, in NVML's bits.
 const THROTTLE: [(u64, &str); 9] = [
     (0x1, "gpu_idle"),

@@ -11,6 +11,7 @@ use super::files::{self, StoreError};
 use super::{engine_samples, parquet};
 use crate::ids::{Name, RunId, TrialId};
 use crate::run::engine_sample::EngineSample;
+use crate::run::gpu::AttemptGpu;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
@@ -195,6 +196,11 @@ impl AttemptDir {
         records: &[RequestRecord],
     ) -> Result<(), StoreError> {
         write_phase_to(&self.path.join("warmup"), facts, records)
+    }
+
+    /// What is known of its GPUs.
+    pub(crate) fn write_gpu(&self, facts: &AttemptGpu) -> Result<(), StoreError> {
+        files::write_json(&self.path.join("gpu.json"), facts)
     }
 
     pub(crate) fn write_outcome(&self, outcome: &AttemptOutcome) -> Result<(), StoreError> {

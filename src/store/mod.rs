@@ -12,7 +12,6 @@ pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub(crate) mod flat;
 pub(crate) mod index;
-#[cfg_attr(not(test), expect(dead_code, reason = "until the first thing to be undone is written"))]
 pub(crate) mod intents;
 pub(crate) mod lock;
 pub(crate) mod parquet;

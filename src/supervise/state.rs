@@ -91,6 +91,10 @@ pub(crate) enum Event {
     GuardEnded,
     /// The guard is gone without a last word.
     GuardLost,
+    /// The GPU is lost, or is not the one that was meant.
+    GpuTrouble {
+        symptom: Symptom,
+    },
     /// The port's state is known.
     PortChecked,
     CancelAsked {
@@ -184,6 +188,7 @@ impl Attempt {
                 let was_ready = self.is_ready();
                 self.stop(failed(Symptom::Exited { status, was_ready }), now, limits)
             }
+            (_, Event::GpuTrouble { symptom }) => self.stop(failed(symptom), now, limits),
             (_, Event::GuardEnded | Event::GuardLost) => {
                 let reason = "the guard process ended before it was told to".into();
                 self.state = State::Stopping { why: Why::Broken { reason } };
@@ -243,6 +248,7 @@ impl Attempt {
                 | Event::LeaderExited { .. }
                 | Event::GuardEnded
                 | Event::GuardLost
+                | Event::GpuTrouble { .. }
                 | Event::PortChecked
                 | Event::CancelAsked { .. }
                 | Event::Tick,

@@ -117,7 +117,7 @@ fn any_event(random: &mut Stream) -> Event {
         PhaseEnd::EngineGone,
         PhaseEnd::Stopped,
     ];
-    match random.below(24) {
+    match random.below(25) {
         0 => Event::LaunchFailed { error: String::new() },
         1 => Event::ForeignListener { port: 1 },
         2 => Event::LoadBroken { reason: String::new() },
@@ -134,6 +134,7 @@ fn any_event(random: &mut Stream) -> Event {
             Event::LoadDone { end, ok: random.next_u64() % 2, records: 1 }
         }
         18 => Event::ProbeFailed { reason: String::new() },
+        19 => Event::GpuTrouble { symptom: Symptom::NoConnections },
         _ => Event::Tick,
     }
 }

@@ -1,6 +1,7 @@
 //! The checked sweep: only what can be true. Everything downstream takes this and asks no more.
 
 use super::containment::Containment;
+use super::gpu::{GpuPlan, Wanted};
 use super::policy::Policy;
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
@@ -33,6 +34,8 @@ pub(crate) struct Sweep {
     pub(crate) notes: Vec<String>,
     pub(crate) containment: Containment,
     pub(crate) policy: Policy,
+    /// How trials own GPUs; `None`: as their engines' files say.
+    pub(crate) gpu: Option<GpuPlan>,
 }
 
 /// One engine with one set of parameters and one model.
@@ -52,6 +55,8 @@ pub(crate) struct Variant {
     pub(crate) args: Vec<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) env_pass: Vec<String>,
+    /// Its own GPUs; `None`: as `[gpu]` says.
+    pub(crate) gpus: Option<Wanted>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

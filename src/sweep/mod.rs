@@ -4,6 +4,7 @@
 mod args;
 pub(crate) mod containment;
 pub(crate) mod def;
+pub(crate) mod gpu;
 mod hardware;
 pub(crate) mod installed;
 #[cfg(test)]

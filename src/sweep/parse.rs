@@ -7,7 +7,7 @@ use super::def::{Endpoint, Sampling, Sweep, Variant};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
-use super::{load, smoke};
+use super::{gpu, load, smoke};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -52,6 +52,11 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     });
     let endpoint = workload.as_ref().map_or(Endpoint::Completions, |workload| workload.endpoint);
     let sampling = sampling(fields, &variants, endpoint);
+    let gpu = fields.optional("gpu").table().map(|fields| {
+        let plan = gpu::gpu(&fields);
+        gpu::check(&plan, &variants, &fields);
+        plan
+    });
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
     let most_users = phases.iter().map(load::usual_users).max();
@@ -73,6 +78,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         notes: around.notes.take(),
         containment,
         policy,
+        gpu,
     })
 }
 

@@ -101,7 +101,7 @@ fn host() -> FakeHost {
     host
 }
 
-fn try_sweep(text: &str) -> Result<Sweep, Problems> {
+pub(crate) fn try_sweep(text: &str) -> Result<Sweep, Problems> {
     try_installed(text, &NotAsked)
 }
 
@@ -231,7 +231,7 @@ fn variants_and_their_engines() {
             "2: unknown key `lunch` | did you mean `launch`? allowed here: `schema`, `simulated`, \
              `program`, `version`, `launch`, `params`, `ready`, `endpoints`, `request`, `stop`, \
              `metrics`, `versions`, `help`, `outdated`, `model`, `effective`, `failure`, `mark`, \
-             `harmless`, `exit`",
+             `harmless`, `exit`, `gpu`",
         ],
     );
     check(

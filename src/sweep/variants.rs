@@ -1,6 +1,7 @@
 //! The variants of a sweep: engine, program, model, parameters, environment.
 
 use super::def::{Model, Variant};
+use super::gpu;
 use super::installed::{self, Installed, Places};
 use super::{args, hardware, program};
 use crate::engine::common::{variable_name, variable_names};
@@ -96,6 +97,7 @@ fn variant(
     };
     let env = fields.optional("env").table().map(|table| environment(&table));
     let env_pass = variable_names(&fields.optional("env_pass"));
+    let gpus = gpu::wanted(&fields.optional("gpus"));
     let own = fields.optional("model");
     let model = if own.is_there() {
         own.table().and_then(|fields| read_model(&fields, engines.around))
@@ -122,6 +124,7 @@ fn variant(
         args,
         env: env.unwrap_or_default(),
         env_pass,
+        gpus,
     };
     let places = Places { engine: &engine_field, params: &params_field, args: &args_field };
     let note = installed::check(&variant, &places, engines.around.installed);

@@ -5,7 +5,7 @@ use crate::nvml::StandIn;
 use serde_json::Value;
 
 fn inventory(standin: &StandIn<'_>, code: i32) -> Value {
-    let output = standin.command(&["gpu", "--json"]).output().unwrap();
+    let output = standin.sandbox.command(&["gpu", "--json"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(code), "{text}");
     serde_json::from_str(&text).unwrap()
@@ -53,7 +53,7 @@ fn the_whole_inventory_of_a_gpu_is_shown() {
     let command = gpu["processes"][0]["command"].as_str().unwrap();
     assert!(command.contains("it-"), "{command}");
     assert!(gpu["processes"][0]["user"].is_string());
-    let shown = standin.command(&["gpu"]).output().unwrap();
+    let shown = standin.sandbox.command(&["gpu"]).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     assert!(shown.contains("NVIDIA A40") && shown.contains("sw_power_cap"), "{shown}");
 }

@@ -3,6 +3,8 @@
 //! Never sleeps to wait for something: it polls for an event with a deadline.
 
 use serde_json::Value;
+use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +24,7 @@ pub(crate) fn sim_tokenizer() -> PathBuf {
 /// One test's folder.
 pub(crate) struct Sandbox {
     dir: tempfile::TempDir,
+    variables: RefCell<Vec<(String, OsString)>>,
 }
 
 /// A run that has ended.
@@ -34,7 +37,12 @@ pub(crate) struct Run {
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), variables: RefCell::default() }
+    }
+
+    /// A variable for every `sweepd` of this sandbox.
+    pub(crate) fn set(&self, name: &str, value: impl Into<OsString>) {
+        self.variables.borrow_mut().push((name.to_owned(), value.into()));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -60,6 +68,7 @@ impl Sandbox {
             .env("XDG_CONFIG_HOME", self.path().join("config"))
             .env("XDG_STATE_HOME", self.path().join("state"))
             .env("SWEEPD_RUNTIME_DIR", self.path().join("runtime"))
+            .envs(self.variables.borrow().iter().map(|(name, value)| (name, value)))
             .env("XDG_CACHE_HOME", self.path().join("cache"))
             .stdin(Stdio::null());
         command

@@ -16,6 +16,7 @@ mod examples;
 mod faults;
 mod files;
 mod gpu;
+mod gpu_trials;
 mod harness;
 mod inside;
 mod kills;

@@ -5,25 +5,36 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A stand-in with its script, in a sandbox.
 pub(crate) struct StandIn<'s> {
     pub(crate) sandbox: &'s Sandbox,
-    library: PathBuf,
     script: PathBuf,
 }
 
 impl<'s> StandIn<'s> {
     pub(crate) fn new(sandbox: &'s Sandbox, script: &str) -> Self {
-        let standin =
-            Self { sandbox, library: library(&[]), script: sandbox.path().join("standin") };
-        standin.script(script);
-        standin
+        Self::of(sandbox, &library(&[]), script)
+    }
+
+    /// Also for the commands of another sandbox.
+    pub(crate) fn serve(&self, other: &Sandbox) {
+        other.set("SWEEPD_NVML_LIBRARY", library(&[]));
+        other.set("NVML_STANDIN", &self.script);
     }
 
     /// A driver too old for nearly everything.
     pub(crate) fn minimal(sandbox: &'s Sandbox, script: &str) -> Self {
-        Self { library: library(&["-DMINIMAL"]), ..Self::new(sandbox, script) }
+        Self::of(sandbox, &library(&["-DMINIMAL"]), script)
+    }
+
+    fn of(sandbox: &'s Sandbox, library: &Path, script: &str) -> Self {
+        let standin = Self { sandbox, script: sandbox.path().join("standin") };
+        sandbox.set("SWEEPD_NVML_LIBRARY", library);
+        sandbox.set("NVML_STANDIN", &standin.script);
+        standin.script(script);
+        standin
     }
 
     /// Replaces the script; every process that uses it sees the new one on its next call.
@@ -33,15 +44,17 @@ impl<'s> StandIn<'s> {
         fs::rename(&temporary, &self.script).unwrap();
     }
 
-    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        self.prepare(self.sandbox.command(arguments))
+    /// What was set, in order: `UUID KEY VALUE`.
+    pub(crate) fn changes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.sandbox.path().join("standin.state"));
+        text.unwrap_or_default().lines().map(ToOwned::to_owned).collect()
     }
+}
 
-    /// With this library, whatever the command was.
-    pub(crate) fn prepare(&self, mut command: Command) -> Command {
-        command.env("SWEEPD_NVML_LIBRARY", &self.library).env("NVML_STANDIN", &self.script);
-        command
-    }
+/// For `epoch`: a script's curves begin now.
+pub(crate) fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    format!("epoch {:.3}\n", since.as_secs_f64())
 }
 
 /// Built with cc, which the crate itself needs. Tests of several processes may build it at once: each

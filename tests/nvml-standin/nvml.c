@@ -158,15 +158,17 @@ typedef struct { U pid; L memory; U gi, ci; } Process;
 
 static int names(const char *list, Device d) {
     char entry[128], index[16];
-    snprintf(index, sizeof index, "%d", (int)(d - gpus));
+    const char *uuid = find(d, "engine_of") ? find(d, "engine_of") : find(d, "uuid");
+    snprintf(index, sizeof index, "%d", find(d, "engine_of") ? -1 : (int)(d - gpus));
     for (int used; sscanf(list, "%127[^,]%n", entry, &used) == 1; list += used + (list[used] == ',')) {
-        if (!strcmp(entry, find(d, "uuid")) || !strcmp(entry, index)) return 1;
+        if (!strcmp(entry, uuid) || !strcmp(entry, index)) return 1;
         if (!list[used]) break;
     }
     return 0;
 }
 
-/* `process_engine MIB`: every process of an attempt whose environment pins it to this GPU. */
+/* `process_engine MIB`: every process of an attempt whose environment pins it to this GPU, or to the
+ * one of `engine_of UUID`: a driver that puts it elsewhere. */
 static int is_pinned(const char *pid, Device d) {
     char path[300], *data = NULL, *marker = NULL, *pin = NULL;
     size_t size = 0, length = 0;

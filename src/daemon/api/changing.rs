@@ -85,6 +85,7 @@ fn order(submission: Submission, outfit: &Arc<Outfit>) -> Result<Order, Refused>
         origin: Origin { file, engine_folders },
         sweepd: outfit.sweepd.clone(),
         inherited: outfit.inherited.clone(),
+        machine: outfit.machine.clone(),
     })
 }
 

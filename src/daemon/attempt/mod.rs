@@ -26,6 +26,7 @@ use crate::supervise::state::{Action, Attempt, Event, Limits, State, Why};
 use crate::supervise::tree;
 use crate::units::MonoNs;
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -50,6 +51,15 @@ pub(crate) struct ReadBack {
     pub(crate) params: BTreeMap<String, ParamValue>,
 }
 
+/// What goes on beside an attempt.
+#[derive(Debug)]
+pub(crate) struct Beside<'a> {
+    /// Descriptors that the guard holds until its end: the leases of GPUs.
+    pub(crate) keep: Vec<BorrowedFd<'a>>,
+    /// Events from outside that end it.
+    pub(crate) alarms: mpsc::UnboundedReceiver<Event>,
+}
+
 /// How often stopping was asked for: 0, 1 (in order), 2 (at once).
 pub(crate) type StopRequests = watch::Receiver<u32>;
 
@@ -58,9 +68,10 @@ pub(crate) async fn run(
     plan: &AttemptPlan,
     dir: &AttemptDir,
     watcher: &Watcher,
+    mut beside: Beside<'_>,
     mut stop: StopRequests,
 ) -> Finding {
-    let guard = match GuardHandle::start(&plan.guard).await {
+    let guard = match GuardHandle::start(&plan.guard, &beside.keep).await {
         Ok(guard) => guard,
         Err(error) => return Finding::never_began(format!("cannot start the guard: {error}")),
     };
@@ -76,6 +87,7 @@ pub(crate) async fn run(
             event = shell.guard.next(), if !shell.guard_over => shell.guard_said(event),
             event = next_load(&mut shell.load) => shell.load_said(event).await,
             Some(event) = internal.recv() => event,
+            Some(event) = beside.alarms.recv() => event,
             _ = samples.tick() => { shell.samplers.tick(shell.guard.pid()); continue }
             () = sleep(wait) => Event::Tick,
         };

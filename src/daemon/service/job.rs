@@ -4,6 +4,7 @@
 //! it: a work that blocks gives none.
 
 use super::recover;
+use crate::daemon::gpu::Machine;
 use crate::daemon::open::OpenRun;
 use crate::daemon::order::Order;
 use crate::daemon::progress::{Progress, Watcher};
@@ -33,6 +34,7 @@ pub(crate) struct Outfit {
     pub(crate) sweepd: PathBuf,
     /// The daemon's environment, of which engines get what their allow-lists name.
     pub(crate) inherited: BTreeMap<String, String>,
+    pub(crate) machine: Machine,
     /// Where programs are looked for.
     pub(crate) search_path: OsString,
 }
@@ -161,5 +163,6 @@ fn order(dir: &RunDir, outfit: &Outfit) -> Result<Order, WorkError> {
         origin: frozen.origin,
         sweepd: outfit.sweepd.clone(),
         inherited: outfit.inherited.clone(),
+        machine: outfit.machine.clone(),
     })
 }

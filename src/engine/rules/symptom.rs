@@ -25,6 +25,8 @@ pub(crate) enum Symptom {
     TooSlow { detail: String },
     /// It lives, but accepts no connections any more.
     NoConnections,
+    /// What the driver told of its GPU.
+    Gpu { kind: FailureKind, detail: String },
 }
 
 /// What else was seen while it ran.
@@ -97,6 +99,11 @@ pub(super) fn finding(symptom: &Symptom, exits: &[ExitRule]) -> Finding {
         Symptom::TooSlow { detail } => {
             let advice = "give the phase a longer deadline, fewer requests, or fewer users";
             new(Kind::RequestTimeout, detail.clone(), Some(advice), Weak)
+        }
+        Symptom::Gpu { kind, detail } => {
+            let advice = "look for Xid lines in dmesg; the GPU may need a reset or a reboot";
+            let advice = (*kind == Kind::XidOrHwFault).then_some(advice);
+            new(*kind, detail.clone(), advice, Sure)
         }
         Symptom::NoConnections => {
             let summary = "it no longer accepted connections".to_owned();

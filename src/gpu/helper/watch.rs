@@ -31,16 +31,20 @@ pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> 
     let file = OpenOptions::new().create(true).append(true).open(&plan.frames)?;
     let mut out = BufWriter::with_capacity(1 << 16, file);
     let mut gpus = Vec::new();
-    for (place, uuid) in (0_u32..).zip(&plan.uuids) {
+    let all = plan.uuids.iter().map(|uuid| (uuid, true));
+    let all = all.chain(plan.others.iter().map(|uuid| (uuid, false)));
+    for (place, (uuid, is_own)) in (0_u32..).zip(all) {
         match nvml.device_by_uuid(uuid.as_str()) {
-            Ok(device) => gpus.push(Watched::new(place, device)),
+            Ok(device) => gpus.push(Watched::new(place, device, is_own)),
+            // A neighbour that does not answer is nobody's business here.
+            Err(_) if !is_own => {}
             Err(error) => {
                 let fault = fault(uuid, &error);
                 say(&WatchEvent::Lost { gpu: place, at: clock::now(), fault })?;
             }
         }
     }
-    if gpus.is_empty() {
+    if !gpus.iter().any(|gpu: &Watched<'_>| gpu.is_own) {
         return say(&WatchEvent::Failed(Fault::new(FaultKind::NotFound, "no GPU to watch")));
     }
     let events = register(nvml, &gpus);
@@ -107,6 +111,7 @@ fn tell_xids(set: &EventSet<'_>, gpus: &[Watched<'_>]) -> io::Result<()> {
 
 struct Watched<'nvml> {
     place: u32,
+    is_own: bool,
     device: Device<'nvml>,
     uuid: Option<String>,
     known: Option<Vec<u32>>,
@@ -131,9 +136,9 @@ struct Asks {
 }
 
 impl<'nvml> Watched<'nvml> {
-    fn new(place: u32, device: Device<'nvml>) -> Self {
+    fn new(place: u32, device: Device<'nvml>, is_own: bool) -> Self {
         let uuid = device.uuid().ok();
-        Self { place, device, uuid, known: None, lost: false, asks: Asks::default() }
+        Self { place, is_own, device, uuid, known: None, lost: false, asks: Asks::default() }
     }
 
     /// `None` once the GPU is lost.
@@ -142,13 +147,20 @@ impl<'nvml> Watched<'nvml> {
             return Ok(None);
         }
         let mut taker = Taker::default();
+        if !self.is_own {
+            if tick.is_multiple_of(SECOND) {
+                let list = inventory::compute_processes(&mut taker, &self.device);
+                self.tell_processes(list.map(|list| list.iter().map(process).collect()))?;
+            }
+            return Ok(None);
+        }
         let sample = self.read(&mut taker, tick);
         if let Some(fault) = taker.lost {
             self.lost = true;
             say(&WatchEvent::Lost { gpu: self.place, at: clock::now(), fault })?;
             return Ok(None);
         }
-        self.tell_processes(&sample)?;
+        self.tell_processes(sample.processes.clone())?;
         Ok(Some(sample))
     }
 
@@ -195,25 +207,24 @@ impl<'nvml> Watched<'nvml> {
             processes: now_and_then(PROCESSES_EVERY)
                 .then(|| inventory::compute_processes(t, device))
                 .flatten()
-                .map(|list| {
-                    let one = |info: &nvml_wrapper::struct_wrappers::device::ProcessInfo| {
-                        GpuProcess { pid: info.pid, memory_bytes: inventory::memory_of(info) }
-                    };
-                    list.iter().map(one).collect()
-                }),
+                .map(|list| list.iter().map(process).collect()),
         }
     }
 
-    fn tell_processes(&mut self, sample: &GpuSample) -> io::Result<()> {
-        let Some(list) = &sample.processes else { return Ok(()) };
+    fn tell_processes(&mut self, list: Option<Vec<GpuProcess>>) -> io::Result<()> {
+        let Some(list) = list else { return Ok(()) };
         let mut pids: Vec<u32> = list.iter().map(|process| process.pid).collect();
         pids.sort_unstable();
         if self.known.as_ref() == Some(&pids) {
             return Ok(());
         }
         self.known = Some(pids);
-        say(&WatchEvent::Processes { gpu: self.place, at: sample.at, list: list.clone() })
+        say(&WatchEvent::Processes { gpu: self.place, at: clock::now(), list })
     }
+}
+
+fn process(info: &nvml_wrapper::struct_wrappers::device::ProcessInfo) -> GpuProcess {
+    GpuProcess { pid: info.pid, memory_bytes: inventory::memory_of(info) }
 }
 
 const POWER_FIELDS: [FieldId; 2] =

@@ -2,9 +2,10 @@
 //!
 //! Dropping the handle closes the socket, and that stops the engine.
 
+use super::keep;
 use super::message::{GuardEvent, GuardOrder, GuardSpec};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -20,10 +21,11 @@ pub(crate) struct GuardHandle {
 }
 
 impl GuardHandle {
-    /// Starts this executable as `sweepd __guard` and hands it its spec.
-    pub(crate) async fn start(spec: &GuardSpec) -> io::Result<Self> {
+    /// Starts this executable as `sweepd __guard` and hands it its spec. It holds `keep` until its end.
+    pub(crate) async fn start(spec: &GuardSpec, keep: &[BorrowedFd<'_>]) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
+        keep::send(&ours, keep)?;
         let child = Command::new(crate::ids::OWN_EXECUTABLE)
             .arg0("sweepd")
             .arg("__guard")

@@ -7,6 +7,7 @@
 //! exits, so no engine outlives its supervisor.
 
 pub(crate) mod handle;
+mod keep;
 pub(crate) mod message;
 mod output;
 mod run;

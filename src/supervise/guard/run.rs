@@ -3,9 +3,9 @@
 
 use super::message::{GuardEvent, GuardOrder, GuardReport, GuardSpec};
 use super::output::Output;
-use super::spawn;
 use super::state::{Action, Guard, Input, Limits, Phase};
 use super::voice::{Heard, Orders, Voice};
+use super::{keep, spawn};
 use crate::run::containment::SharedMemory;
 use crate::run::outcome::ExitStatus;
 use crate::secrets;
@@ -43,6 +43,8 @@ fn run() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)?;
     let signals = block_signals()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    // Held until this process ends, and never looked at.
+    let _kept = keep::receive(&socket)?;
     let mut lines = BufReader::new(socket.try_clone()?);
     let mut first = String::new();
     lines.read_line(&mut first)?;

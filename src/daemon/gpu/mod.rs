@@ -1,0 +1,52 @@
+//! A trial's GPUs: had alone, clean, set, watched, and given back. What joins `gpu`, `store` and the line.
+//!
+//! `isolate` before the launch, `Isolated::release` after the attempt. Everything that was taken or set
+//! is given back and put back by `release`, or by the next sweepd should this one die.
+
+mod belongs;
+mod choose;
+mod clean;
+mod hold;
+mod isolate;
+mod release;
+pub(crate) mod settings;
+mod watch;
+
+pub(crate) use isolate::{Isolated, Isolation, Need, isolate};
+
+use crate::gpu::client::{Client, Nvml};
+use crate::gpu::lease::Leases;
+use crate::store::files::StoreError;
+use crate::store::intents::Intents;
+use std::path::PathBuf;
+
+/// How this machine's GPUs are reached, and where what all sweepds share lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) nvml: Nvml,
+    pub(crate) shared: PathBuf,
+}
+
+impl Machine {
+    fn leases(&self) -> Leases {
+        Leases::at(&self.shared)
+    }
+
+    fn intents(&self) -> Result<Intents, StoreError> {
+        Intents::open(&self.shared.join("intents"))
+    }
+
+    /// Settings that a sweepd which is gone left set are put back. In words what was done, and what
+    /// could not be. Nothing is asked of a driver where nothing was left.
+    pub(crate) async fn undo(&self) -> Vec<String> {
+        if !self.shared.join("intents").exists() {
+            return Vec::new();
+        }
+        match self.intents() {
+            Ok(intents) => {
+                settings::undo_orphans(&mut Client::new(self.nvml.clone()), &intents).await
+            }
+            Err(error) => vec![error.to_string()],
+        }
+    }
+}
