@@ -9,6 +9,7 @@ use crate::daemon::service::job::Outfit;
 use crate::daemon::service::keeper::Inbox;
 use crate::daemon::service::paths::Paths;
 use crate::daemon::service::start;
+use crate::supervise::user::RunAs;
 use anyhow::{Context, bail};
 use clap::Args;
 use nix::unistd::{Group, chown, geteuid};
@@ -39,6 +40,9 @@ pub(super) struct DaemonArguments {
     /// Also take commands that only tests need.
     #[arg(long, hide = true)]
     debug_commands: bool,
+    /// Also run engines as root, for tests where everything is root's.
+    #[arg(long, hide = true)]
+    engines_as_root: bool,
 }
 
 pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
@@ -54,6 +58,7 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
         sweepd: std::env::current_exe().context("cannot find sweepd's own executable")?,
         inherited: input::environment(),
         machine: input::machine(),
+        run_as: engines_user(&config, &config_file, arguments.engines_as_root)?,
         search_path: std::env::var_os("PATH").unwrap_or_default(),
     };
     let signals = signals::daemon_signals()?;
@@ -88,6 +93,21 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
     runtime.shutdown_background();
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A sweep names the programs that are run: root's rights are not for them.
+fn engines_user(config: &Config, file: &Path, as_root: bool) -> anyhow::Result<Option<String>> {
+    let user = config.run_as.as_deref().map(RunAs::find).transpose();
+    let user = user.map_err(|why| input::Refused::Other(format!("`run_as` {why}")))?;
+    let is_root = user.as_ref().map_or(geteuid().is_root(), |user| user.uid == 0);
+    if is_root && !as_root {
+        let file = file.display();
+        return Err(input::Refused::Other(format!(
+            "engines must not run as root: name a user for them in {file}, such as run_as = \"nobody\""
+        ))
+        .into());
+    }
+    Ok(user.map(|user| user.name))
 }
 
 /// The sockets that the service manager hands over, or our own; and TCP where that is asked for.

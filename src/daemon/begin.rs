@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 /// Each variant's engine version; an engine that does not tell has none.
 pub(super) async fn versions(order: &Order) -> BTreeMap<Name, String> {
     let mut versions = BTreeMap::new();
+    let run_as = order.sweep.containment.run_as.as_ref();
     for variant in &order.sweep.variants {
-        if let Some(version) = version::of(variant, &order.sweepd, &order.inherited).await {
+        if let Some(version) = version::of(variant, &order.sweepd, &order.inherited, run_as).await {
             versions.insert(variant.name.clone(), version);
         }
     }

@@ -63,7 +63,7 @@ impl Programs {
         let env = self.environment(asked, &slots)?;
         let version = self.runtime.block_on(async {
             match &asked.engine.version {
-                Some(probe) => version::asked(probe, &slots, &env).await,
+                Some(probe) => version::asked(probe, &slots, &env, None).await,
                 None => None,
             }
         });
@@ -101,7 +101,7 @@ impl Programs {
             return Ok(Some(Arc::new(help)));
         }
         (self.announce)(engine.name.as_str());
-        let text = self.runtime.block_on(ask::output(argv, env, WITHIN))?;
+        let text = self.runtime.block_on(ask::output(argv, env, None, WITHIN))?;
         let help = Help::parse(&text);
         if help.is_empty() {
             return Err(format!("`{}` names no flags", argv.join(" ")));

@@ -28,11 +28,12 @@ pub(super) fn read(dir: &RunDir) -> Result<Option<Provenance>, StoreError> {
 async fn gather(order: &Order) -> Provenance {
     let mut provenance = Provenance { format: FORMAT, ..Provenance::default() };
     let mut models: BTreeSet<PathBuf> = BTreeSet::new();
+    let run_as = order.sweep.containment.run_as.as_ref();
     for variant in &order.sweep.variants {
         provenance.variants.push(StandsOn {
             variant: variant.name.clone(),
             program: variant.program.clone(),
-            versions: version::others(variant, &order.sweepd, &order.inherited).await,
+            versions: version::others(variant, &order.sweepd, &order.inherited, run_as).await,
         });
         models.insert(variant.model.path.clone());
     }

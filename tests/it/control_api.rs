@@ -450,3 +450,20 @@ fn completions_and_the_manual_come_from_the_commands_themselves() {
     assert!(output.status.success(), "{}", said(&output));
     assert!(pages.join("sweepd.1").exists() && pages.join("sweepd-submit.1").exists());
 }
+
+#[test]
+fn a_daemon_with_roots_rights_asks_whose_engines_get() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: this is not root");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let config = sandbox.write("sweepd.toml", "schema = 1\n");
+    for text in ["schema = 1\n", "schema = 1\nrun_as = \"root\"\n"] {
+        fs::write(&config, text).unwrap();
+        let mut command = sandbox.command(&["daemon", "--config", config.to_str().unwrap()]);
+        let output = command.arg("--runtime").arg(sandbox.path().join("run")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains("must not run as root"), "{}", said(&output));
+    }
+}

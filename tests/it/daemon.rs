@@ -38,7 +38,7 @@ pub(crate) fn daemon_command(home: &Path) -> Command {
     }
     let mut command = Command::new(SWEEPD);
     command
-        .args(["daemon", "--debug-commands", "--config"])
+        .args(["daemon", "--debug-commands", "--engines-as-root", "--config"])
         .arg(&config)
         .arg("--state")
         .arg(home.join("state"))

@@ -35,6 +35,8 @@ pub(crate) struct Outfit {
     /// The daemon's environment, of which engines get what their allow-lists name.
     pub(crate) inherited: BTreeMap<String, String>,
     pub(crate) machine: Machine,
+    /// Whose rights engines get, whatever a sweep asks for.
+    pub(crate) run_as: Option<String>,
     /// Where programs are looked for.
     pub(crate) search_path: OsString,
 }
@@ -157,8 +159,10 @@ fn order(dir: &RunDir, outfit: &Outfit) -> Result<Order, WorkError> {
     let library = Library::load(frozen.origin.engine_folders.clone()).map_err(problems)?;
     let disk = Disk::new(&outfit.search_path);
     let sweep = parse::parse(&frozen.origin.file, &frozen.text, &library, &disk, &NotAsked);
+    let mut sweep = sweep.map_err(problems)?;
+    sweep.containment.run_as = outfit.run_as.clone().or(sweep.containment.run_as);
     Ok(Order {
-        sweep: sweep.map_err(problems)?,
+        sweep,
         text: frozen.text,
         origin: frozen.origin,
         sweepd: outfit.sweepd.clone(),
