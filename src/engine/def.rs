@@ -3,9 +3,9 @@
 pub(crate) use super::effective::{EffectiveName, Reader};
 pub(crate) use super::exposition::{MetricName, Selector};
 use super::rules::rule::LogRules;
+pub(crate) use super::shape::{AnswerShape, Endpoint, PromptField};
 use crate::ids::Name;
 use regex::Regex;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -193,29 +193,6 @@ pub(crate) struct Ready {
     pub(crate) within: Duration,
 }
 
-/// What kind of endpoint requests go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Endpoint {
-    Completions,
-    Chat,
-    /// The engine's own, described by `[request.generate]`.
-    Generate,
-}
-
-impl Endpoint {
-    pub(crate) const ALL: [Self; 3] = [Self::Completions, Self::Chat, Self::Generate];
-
-    /// The key in `[endpoints]`.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Completions => "completions",
-            Self::Chat => "chat",
-            Self::Generate => "generate",
-        }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoints {
     pub(crate) completions: Option<String>,
@@ -272,29 +249,6 @@ pub(crate) struct GenerateShape {
     pub(crate) extra: serde_json::Map<String, serde_json::Value>,
     pub(crate) sampling: BTreeMap<String, String>,
     pub(crate) answer: AnswerShape,
-}
-
-/// The field that takes the prompt, and in what form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum PromptField {
-    Text(String),
-    TokenIds(String),
-    /// A list of messages with role and content.
-    Messages(String),
-}
-
-/// Where an event of the engine's own stream has what: JSON pointers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AnswerShape {
-    pub(crate) text: String,
-    /// Each event has the whole text so far, not only what is new.
-    pub(crate) cumulative: bool,
-    /// Null or missing until the last event; a text, or an object with a `type`.
-    pub(crate) finish_reason: String,
-    pub(crate) prompt_tokens: Option<String>,
-    pub(crate) output_tokens: Option<String>,
-    pub(crate) cached_tokens: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,4 +24,5 @@ pub(crate) mod parse;
 pub(crate) mod request;
 pub(crate) mod rules;
 mod sections;
+mod shape;
 pub(crate) mod template;

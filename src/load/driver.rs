@@ -10,6 +10,7 @@ use super::clock::{ClockChange, ClockSample, WallOffset};
 use super::conn::{self, ReadBuffer};
 use super::event::Classifier;
 use super::frames::{FramesError, Writer};
+use super::lag::Lags;
 use super::message::{LoadEvent, LoadPattern, LoadPlan, LoadTick};
 use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
@@ -21,7 +22,7 @@ use crate::units::MonoNs;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::resource::{Usage, UsageWho, getrusage};
+use nix::sys::resource::{Resource, Usage, UsageWho, getrlimit, getrusage};
 use nix::sys::socket::SockaddrIn;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
@@ -39,6 +40,8 @@ use std::time::Duration;
 const MAX_EVENTS: usize = 512;
 /// Requests begun in one turn: connecting many users must not keep the loop from reading.
 const MAX_STARTS: usize = 64;
+/// A gap in the loop that counts as a stall.
+const STALL_NS: i64 = 50_000_000;
 const TICK: Duration = Duration::from_secs(1);
 /// The key of the wake-up descriptor.
 const WAKE: u64 = u64::MAX;
@@ -139,6 +142,12 @@ fn first_turns(plan: &LoadPlan, started: MonoNs) -> FirstTurns {
     (users, timers, starts)
 }
 
+/// The CPUs that this process may run on.
+fn cpus() -> Option<u32> {
+    let count = std::thread::available_parallelism().ok()?;
+    u32::try_from(count.get()).ok()
+}
+
 /// All state of a phase under way.
 #[derive(Debug)]
 pub(crate) struct Driver {
@@ -154,6 +163,7 @@ pub(crate) struct Driver {
     pub(super) watch: Watch,
     pub(super) tick: LoadTick,
     pub(super) cost: ClientCost,
+    pub(super) lags: Lags,
     pub(super) next_index: u32,
     /// Users whose next request is due.
     pub(super) starts: VecDeque<u32>,
@@ -215,6 +225,7 @@ impl Driver {
             writer,
             tick: LoadTick::default(),
             cost: ClientCost::default(),
+            lags: Lags::default(),
             next_index: 0,
             full_at: None,
             stamped_reads: 0,
@@ -267,7 +278,7 @@ impl Driver {
             self.tick(now_ns);
             let timeout = self.timeout(now_ns);
             let before = now()?;
-            self.cost.max_turn_gap_ns = self.cost.max_turn_gap_ns.max(before.since_ns(woke));
+            self.saw_gap(before.since_ns(woke));
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => 0,
@@ -282,6 +293,12 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Time in which the loop did not look at its sockets.
+    pub(super) fn saw_gap(&mut self, ns: i64) {
+        self.cost.max_turn_gap_ns = self.cost.max_turn_gap_ns.max(ns);
+        self.cost.stalls += u32::from(ns > STALL_NS);
     }
 
     fn sample_offset(&mut self) -> Result<(), DriveError> {
@@ -438,6 +455,9 @@ impl Driver {
                 user_cpu_s: seconds(Usage::user_time),
                 system_cpu_s: seconds(Usage::system_time),
                 max_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
+                read_lag_p99_ns: self.lags.p99_ns(),
+                open_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
+                cpus: cpus(),
                 ..self.cost
             },
             open: self.schedule.as_ref().map(Schedule::facts),

@@ -11,6 +11,7 @@ mod event;
 pub(crate) mod frames;
 pub(crate) mod handle;
 mod http;
+mod lag;
 pub(crate) mod message;
 mod native;
 mod process;

@@ -322,6 +322,7 @@ impl Driver {
                     };
                     // A loop that was stopped while it waited shows only in this.
                     let lag = began.since_ns(at);
+                    self.lags.add(lag);
                     self.cost.max_turn_gap_ns = self.cost.max_turn_gap_ns.max(lag);
                     let bytes = self.buffer.bytes.get(..length).unwrap_or_default();
                     let read = Read { bytes, began, at, from_kernel: placed.is_some(), drained };

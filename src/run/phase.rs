@@ -33,6 +33,17 @@ pub(crate) struct ClientCost {
     /// Reads that held more than one event, so that their times are bounds.
     pub(crate) coalesced_reads: u64,
     pub(crate) clock_steps: u32,
+    /// Turns of the loop, or waits within one, of more than 50 ms.
+    #[serde(default)]
+    pub(crate) stalls: u32,
+    /// 99 of 100 reads came within this after their packet; a power of two.
+    #[serde(default)]
+    pub(crate) read_lag_p99_ns: Option<i64>,
+    /// The limits that it ran under.
+    #[serde(default)]
+    pub(crate) open_files: Option<u64>,
+    #[serde(default)]
+    pub(crate) cpus: Option<u32>,
 }
 
 /// An open loop's schedule, and how far the client kept it.

@@ -24,6 +24,10 @@ pub(crate) const FAILED_LIMIT: f64 = 0.01;
 pub(crate) const CACHED_LIMIT: f64 = 0.02;
 /// Requests left later than they were due, on average, by more than this.
 pub(crate) const SEND_LAG_LIMIT_MS: f64 = 10.0;
+/// More of its one CPU than this: the client's loop was full.
+pub(crate) const CPU_LIMIT: f64 = 0.9;
+/// More requests of an open loop than this left late or never.
+pub(crate) const LATE_LIMIT: f64 = 0.01;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,6 +41,7 @@ pub(crate) enum MarkCode {
     SendLag,
     NoSteadyWindow,
     ShortSteadyWindow,
+    NotSettled,
     OutputShortfall,
     PromptTokenMismatch,
     UsageMissing,
@@ -154,6 +159,11 @@ fn about_times(trial: &PhaseTrial) -> Vec<Found> {
         );
         found.push((MarkCode::ClientLimited, detail));
     }
+    found.extend(about_client(&trial.client));
+    if trial.parts.is_some_and(|parts| parts.settled == Some(false)) {
+        let detail = "latencies were still changing in the second half".to_owned();
+        found.push((MarkCode::NotSettled, detail));
+    }
     match (&trial.steady, &trial.whole) {
         (None, Some(_)) => found.push((
             MarkCode::NoSteadyWindow,
@@ -183,6 +193,24 @@ fn about_times(trial: &PhaseTrial) -> Vec<Found> {
     if trial.client.phases_without_kernel_stamps > 0 {
         let detail = "arrival times were taken by the client, not by the kernel".to_owned();
         found.push((MarkCode::NoKernelStamps, detail));
+    }
+    found
+}
+
+/// Whether the client itself kept up.
+fn about_client(client: &Client) -> Vec<Found> {
+    let mut found = Vec::new();
+    if client.cpu_share > CPU_LIMIT {
+        let detail = format!("its loop took {:.0} % of one CPU", client.cpu_share * 100.0);
+        found.push((MarkCode::ClientLimited, detail));
+    }
+    let Client { scheduled, started_late, not_started, .. } = *client;
+    let missed = share(started_late + not_started, scheduled);
+    if missed.is_some_and(|share| share > LATE_LIMIT) {
+        let detail = format!(
+            "of {scheduled} requests that were due {started_late} began late and {not_started} never"
+        );
+        found.push((MarkCode::SendLag, detail));
     }
     found
 }
@@ -264,7 +292,7 @@ fn differs(trial: &TrialSummary, attempt: &AttemptSummary) -> Option<Mark> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::phase::PhaseFacts;
+    use crate::run::phase::{OpenFacts, PhaseFacts};
     use crate::run::record::{RequestOutcome, RequestRecord};
     use crate::stats::data::PhaseData;
     use crate::stats::fixture::{facts, failed, ms, record};
@@ -294,6 +322,27 @@ mod tests {
         check(|f, _| f.kernel_stamps = false, &[MarkCode::NoKernelStamps]);
         check(|f, _| f.client.clock_steps = 1, &[MarkCode::ClockStep]);
         check(|_, r| r[0].clock_step = true, &[MarkCode::ClockStep]);
+        check(|f, _| f.client.user_cpu_s = 18.0, &[MarkCode::ClientLimited]);
+        let open = |late, not_started| OpenFacts {
+            scheduled: 100,
+            late,
+            not_started,
+            ..OpenFacts::default()
+        };
+        check(|f, _| f.open = Some(open(1, 0)), &[]);
+        check(|f, _| f.open = Some(open(1, 1)), &[MarkCode::SendLag]);
+        check(
+            |f, r| {
+                let slow_for_long = |n: u32| {
+                    let sent = 200 + i64::from(n);
+                    let took = if n < 300 { 500 } else { 100 };
+                    record(n, ms(sent), &[sent + 10, sent + took], 3)
+                };
+                *r = (0..400).map(slow_for_long).collect();
+                f.records = 400;
+            },
+            &[MarkCode::NotSettled],
+        );
         check(|_, r| r[0].chunks[0].earliest = ms(90), &[MarkCode::ClientLimited]);
         check(|_, r| r[0].first_text_chunk = None, &[MarkCode::TtftAbsent]);
         check(|_, r| r[0].output_tokens_reported = Some(2), &[MarkCode::OutputShortfall]);

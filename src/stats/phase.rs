@@ -11,7 +11,9 @@ use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::stats::data::PhaseData;
 use crate::stats::engine::EngineFigures;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
+use crate::stats::quantile::Distribution;
 use crate::stats::request::{RequestMetrics, gaps, text_chunks};
+use crate::stats::settle::{self, Parts};
 use crate::stats::window::{self, Window};
 use crate::units::{count_f64, ns_to_ms};
 use serde::{Deserialize, Serialize};
@@ -26,6 +28,9 @@ pub(crate) struct PhaseTrial {
     pub(crate) measured: bool,
     pub(crate) whole: Option<Window>,
     pub(crate) steady: Option<Window>,
+    /// Ramp, settling, steady part and drain; absent where the ramp never ended.
+    #[serde(default)]
+    pub(crate) parts: Option<Parts>,
     pub(crate) latency: Distributions,
     pub(crate) censoring: Censoring,
     pub(crate) requests: Requests,
@@ -87,7 +92,24 @@ pub(crate) struct Tokens {
 pub(crate) struct Client {
     pub(crate) cpu_s: f64,
     pub(crate) max_rss_bytes: u64,
+    /// Of one CPU, over the phase: the loop is one thread.
+    #[serde(default)]
+    pub(crate) cpu_share: f64,
     pub(crate) max_turn_gap_ms: f64,
+    #[serde(default)]
+    pub(crate) stalls: u32,
+    #[serde(default)]
+    pub(crate) read_lag_p99_ms: Option<f64>,
+    /// From due to sent, less the time to connect: 99 of 100 requests.
+    #[serde(default)]
+    pub(crate) send_lag_p99_ms: Option<f64>,
+    /// Of an open loop: due, begun late, never begun.
+    #[serde(default)]
+    pub(crate) scheduled: u64,
+    #[serde(default)]
+    pub(crate) started_late: u64,
+    #[serde(default)]
+    pub(crate) not_started: u64,
     pub(crate) reads: u64,
     pub(crate) coalesced_reads: u64,
     pub(crate) clock_steps: u32,
@@ -113,6 +135,7 @@ impl PhaseTrial {
             measured,
             whole: measured.then(|| window::whole(facts, records)).flatten(),
             steady: measured.then(|| window::steady(facts, records)).flatten(),
+            parts: measured.then(|| settle::parts(facts, records)).flatten(),
             latency: samples.distributions(censoring),
             censoring,
             requests: Requests::of(facts, records),
@@ -271,13 +294,40 @@ impl Tokens {
     }
 }
 
+fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    a.into_iter().chain(b).max_by(f64::total_cmp)
+}
+
+fn cpu_share(facts: &PhaseFacts) -> f64 {
+    let wall_s = facts.ended.since(facts.started).as_secs_f64();
+    let cpu_s = facts.client.user_cpu_s + facts.client.system_cpu_s;
+    if wall_s > 0.0 { cpu_s / wall_s } else { 0.0 }
+}
+
+/// Absent below the floor of a p99.
+fn send_lag_p99_ms(records: &[RequestRecord]) -> Option<f64> {
+    let lag = |record: &RequestRecord| {
+        let late = record.sent?.since_ns(record.scheduled) - record.connect_ns.unwrap_or(0);
+        Some(ns_to_ms(late.max(0)))
+    };
+    let mut lags: Vec<f64> = records.iter().filter_map(lag).collect();
+    Distribution::of(&mut lags)?.p99
+}
+
 impl Client {
     fn of(facts: &PhaseFacts, records: &[RequestRecord]) -> Self {
         let cost = &facts.client;
         Self {
             cpu_s: cost.user_cpu_s + cost.system_cpu_s,
             max_rss_bytes: cost.max_rss_bytes,
+            cpu_share: cpu_share(facts),
             max_turn_gap_ms: ns_to_ms(cost.max_turn_gap_ns),
+            stalls: cost.stalls,
+            read_lag_p99_ms: cost.read_lag_p99_ns.map(ns_to_ms),
+            send_lag_p99_ms: send_lag_p99_ms(records),
+            scheduled: facts.open.map_or(0, |open| open.scheduled),
+            started_late: facts.open.map_or(0, |open| open.late),
+            not_started: facts.open.map_or(0, |open| open.not_started),
             reads: cost.reads,
             coalesced_reads: cost.coalesced_reads,
             clock_steps: cost.clock_steps,
@@ -289,7 +339,14 @@ impl Client {
     pub(crate) fn add(&mut self, other: &Self) {
         self.cpu_s += other.cpu_s;
         self.max_rss_bytes = self.max_rss_bytes.max(other.max_rss_bytes);
+        self.cpu_share = self.cpu_share.max(other.cpu_share);
         self.max_turn_gap_ms = self.max_turn_gap_ms.max(other.max_turn_gap_ms);
+        self.stalls += other.stalls;
+        self.read_lag_p99_ms = larger(self.read_lag_p99_ms, other.read_lag_p99_ms);
+        self.send_lag_p99_ms = larger(self.send_lag_p99_ms, other.send_lag_p99_ms);
+        self.scheduled += other.scheduled;
+        self.started_late += other.started_late;
+        self.not_started += other.not_started;
         self.reads += other.reads;
         self.coalesced_reads += other.coalesced_reads;
         self.clock_steps += other.clock_steps;

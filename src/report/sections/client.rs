@@ -14,7 +14,11 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         "variant",
         "CPU s",
         "CPU s per million tokens",
+        "of one CPU",
+        "read lag p99 ms",
+        "send lag p99 ms",
         "longest turn ms",
+        "stalls",
         "peak MiB",
         "coalesced reads",
     ]);
@@ -25,7 +29,11 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             label(summary, &cell.variant).into(),
             Some(client.cpu_s).into(),
             cell.client_cpu_s_per_million_output_tokens.into(),
+            percent(Some(client.cpu_share)).into(),
+            client.read_lag_p99_ms.into(),
+            client.send_lag_p99_ms.into(),
             Some(client.max_turn_gap_ms).into(),
+            u64::from(client.stalls).into(),
             Some(count_f64(client.max_rss_bytes) / 1_048_576.0).into(),
             percent(share(client.coalesced_reads, client.reads)).into(),
         ]);
@@ -36,8 +44,10 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     vec![
         Block::Table(table),
         Block::text(
-            "CPU time of the load process, user and system, over all trials. Longest turn: the longest time between two looks \
-             at the sockets; the kernel stamps what arrives meanwhile.",
+            "CPU time of the load process, user and system, over all trials; its loop is one thread, and its share of one \
+             CPU is that of the worst trial. Read lag: from a packet's arrival to its read, a bound. Send lag: from the time \
+             a request was due to its first byte, less connecting. Longest turn: the longest time between two looks at the \
+             sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile.",
         ),
     ]
 }

@@ -18,6 +18,7 @@ mod status;
 mod throughput;
 mod trials;
 mod validity;
+mod windows;
 
 use crate::ids::Name;
 use crate::report::block::Block;
@@ -41,6 +42,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "What limits these figures", render: validity::blocks },
     Section { title: "Side by side", render: compare::blocks },
     Section { title: "Throughput", render: throughput::blocks },
+    Section { title: "Windows", render: windows::blocks },
     Section { title: "Latency", render: latency::blocks },
     Section { title: "Speed for one user", render: speed::blocks },
     Section { title: "Against the hardware", render: hardware::blocks },

@@ -62,8 +62,8 @@ fn meaning(code: MarkCode) -> &'static str {
             "more than 1 % of the requests failed; throughput and latency describe the others only."
         }
         MarkCode::ClientLimited => {
-            "more than 1 % of first texts were read too late to know when they came: TTFT is an upper bound there, \
-             and the client may be the limit. Do not compare."
+            "more than 1 % of first texts were read too late to know when they came, so TTFT is an upper bound there, \
+             or the client's loop was full: the client may be the limit. Do not compare."
         }
         MarkCode::SendLag => {
             "requests left later than the load pattern wanted; read the latencies from the scheduled time."
@@ -73,6 +73,9 @@ fn meaning(code: MarkCode) -> &'static str {
         }
         MarkCode::ShortSteadyWindow => {
             "the steady window is shorter than 10 s or than 10 % of the phase: its throughput is coarse."
+        }
+        MarkCode::NotSettled => {
+            "latencies had not settled by the middle of the phase (MSER-5): give it a longer `min_duration` or warm-up."
         }
         MarkCode::OutputShortfall => {
             "answers ended early, so variants may have done different amounts of work."
