@@ -25,6 +25,8 @@ mod engine {
 
 #[path = "."]
 mod load {
+    #[path = "../../src/load/asked.rs"]
+    pub mod asked;
     #[path = "../../src/load/event.rs"]
     pub mod event;
     #[path = "../../src/load/http.rs"]
@@ -67,6 +69,7 @@ fn record(parts: &[&[u8]], classifier: &Classifier, done_marker: bool) -> Reques
         prompt_tokens_expected: None,
         output_tokens: 4,
         done_marker,
+        keeps_text: false,
     });
     stream.sending(MonoNs::new(100));
     let mut ended = false;

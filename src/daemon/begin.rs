@@ -96,6 +96,7 @@ fn setup(sweep: &Sweep) -> Setup {
         endpoint: sweep.workload.endpoint,
         prompt_tokens: sweep.workload.prompt_tokens.get(),
         output_tokens: sweep.workload.output_tokens.get(),
+        workload: sweep.workload.shape.describe(),
         blocks: sweep.blocks.get(),
         seed: sweep.seed.value(),
         sampling: sweep

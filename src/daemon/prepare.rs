@@ -83,6 +83,7 @@ pub(crate) fn attempt_plan(
         prompts: PromptPlan {
             tokenizer: Some(variant.model.tokenizer.clone()),
             prompt_tokens: sweep.workload.prompt_tokens.get(),
+            shape: sweep.workload.shape.clone(),
             seed: seed.value(),
         },
         users: phase.users.get(),

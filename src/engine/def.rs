@@ -6,6 +6,7 @@ use super::rules::rule::LogRules;
 pub(crate) use super::shape::{AnswerShape, Endpoint, PromptField};
 use crate::ids::Name;
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;

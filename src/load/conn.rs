@@ -118,3 +118,14 @@ pub(crate) fn keep_stamping() -> Result<OwnedFd, Errno> {
     socket::setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
     Ok(fd)
 }
+
+/// What epoll says about a connection: whose it is, and which of theirs.
+pub(super) fn make_key(user: u32, generation: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(user)
+}
+
+/// User and generation of a connection.
+pub(super) fn split_key(key: u64) -> (u32, u32) {
+    let low = u32::try_from(key & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    (low, u32::try_from(key >> 32).unwrap_or(u32::MAX))
+}

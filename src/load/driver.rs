@@ -12,6 +12,7 @@ use super::event::Classifier;
 use super::frames::{FramesError, Writer};
 use super::lag::Lags;
 use super::message::{LoadEvent, LoadPattern, LoadPlan, LoadTick};
+use super::request::RequestTemplate;
 use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
 use super::users::User;
@@ -158,6 +159,7 @@ pub(crate) struct Driver {
     pub(super) buffer: ReadBuffer,
     pub(super) offset: WallOffset,
     pub(super) supply: Supply,
+    pub(super) template: RequestTemplate,
     pub(super) writer: Writer,
     pub(super) users: Vec<User>,
     pub(super) watch: Watch,
@@ -222,6 +224,7 @@ impl Driver {
             buffer: ReadBuffer::new(),
             offset: WallOffset::new(sample_clocks()?),
             supply,
+            template: RequestTemplate::new(&plan).map_err(SupplyError::from)?,
             writer,
             tick: LoadTick::default(),
             cost: ClientCost::default(),
@@ -460,6 +463,7 @@ impl Driver {
                 cpus: cpus(),
                 ..self.cost
             },
+            intended_cached: self.plan.prompts.shape.intended_cached(),
             open: self.schedule.as_ref().map(Schedule::facts),
             kernel_stamps: self.stamped_reads > 0,
         })

@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) has_choice: bool,
     /// Generated text: content, completion text or reasoning.
     pub(crate) has_text: bool,
+    /// That text, where it was asked for.
+    pub(crate) text: Option<String>,
     pub(crate) finish_reason: Option<String>,
     pub(crate) usage: Option<Usage>,
 }
@@ -70,21 +72,23 @@ impl Classifier {
         }
     }
 
-    /// `nth` counts the stream's events from 0; `text_seen`: an earlier one had text.
+    /// `nth` counts the stream's events from 0; `text_seen`: an earlier one had text;
+    /// `wants_text`: every event's text is wanted, so none goes unparsed.
     pub(crate) fn classify(
         &self,
         data: &[u8],
         nth: u32,
         text_seen: bool,
+        wants_text: bool,
     ) -> Result<Event, EventError> {
         if data.trim_ascii() == b"[DONE]" {
             return Ok(Event::Done);
         }
-        let may_skip = text_seen && !nth.is_multiple_of(CHECK_EVERY);
+        let may_skip = !wants_text && text_seen && !nth.is_multiple_of(CHECK_EVERY);
         match self {
             Self::Common(common) if may_skip && common.is_plain(data) => Ok(Event::Plain),
             Self::Native(native) if may_skip && native.is_plain(data) => Ok(Event::Plain),
-            Self::Common(_) => parse(data),
+            Self::Common(_) => parse(data, wants_text),
             Self::Native(native) => native.parse(data),
         }
     }
@@ -192,7 +196,14 @@ struct RawPromptDetails {
     cached_tokens: Option<u32>,
 }
 
-fn parse(data: &[u8]) -> Result<Event, EventError> {
+/// The content of the first choice: what an answer to it would carry on.
+fn text_of(choices: &[RawChoice<'_>]) -> String {
+    let Some(choice) = choices.first() else { return String::new() };
+    let content = choice.delta.as_ref().and_then(|delta| delta.content.as_ref());
+    choice.text.as_ref().or(content).map(|text| text.clone().into_owned()).unwrap_or_default()
+}
+
+fn parse(data: &[u8], wants_text: bool) -> Result<Event, EventError> {
     // serde would also read an array as a structure.
     if !past_space(data).starts_with(b"{") {
         return Err(EventError::NotObject);
@@ -220,6 +231,7 @@ fn parse(data: &[u8]) -> Result<Event, EventError> {
     Ok(Event::Parsed(Facts {
         has_choice: !choices.is_empty(),
         has_text,
+        text: wants_text.then(|| text_of(&choices)),
         finish_reason: finish.map(|reason| reason.clone().into_owned()),
         usage: raw.usage.map(|usage| Usage {
             prompt_tokens: usage.prompt_tokens,
@@ -249,7 +261,7 @@ mod tests {
 
     #[track_caller]
     fn check(data: &str, want: &Event) {
-        let got = Classifier::new(None).classify(data.as_bytes(), 0, false).unwrap();
+        let got = Classifier::new(None).classify(data.as_bytes(), 0, false, false).unwrap();
         assert_eq!(&got, want, "{data}");
     }
 
@@ -318,17 +330,19 @@ mod tests {
     fn garbage_is_refused() {
         let classifier = Classifier::new(None);
         for data in ["", "x", "[]", "{", "{\"choices\":7}", "{\"choices\":[1]}"] {
-            assert!(classifier.classify(data.as_bytes(), 1, true).is_err(), "{data}");
-            assert!(classifier.classify(data.as_bytes(), 0, false).is_err(), "{data}");
+            assert!(classifier.classify(data.as_bytes(), 1, true, false).is_err(), "{data}");
+            assert!(classifier.classify(data.as_bytes(), 0, false, false).is_err(), "{data}");
         }
-        assert!(classifier.classify(b"{\"choices\":[{\"text\":\"\xff\"}]}", 0, false).is_err());
+        assert!(
+            classifier.classify(b"{\"choices\":[{\"text\":\"\xff\"}]}", 0, false, false).is_err()
+        );
     }
 
     #[test]
     fn only_plain_tokens_go_unparsed() {
         let classifier = Classifier::new(None);
         let plain = |data: &str, nth, text_seen| {
-            classifier.classify(data.as_bytes(), nth, text_seen).unwrap() == Event::Plain
+            classifier.classify(data.as_bytes(), nth, text_seen, false).unwrap() == Event::Plain
         };
         let token = r#"{"choices":[{"text":"a \"error\" b","finish_reason":null}],"usage":null}"#;
         assert!(plain(token, 1, true));
@@ -350,7 +364,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_input_panics(data: Vec<u8>, nth: u32, seen: bool) {
-            drop(Classifier::new(None).classify(&data, nth, seen));
+            drop(Classifier::new(None).classify(&data, nth, seen, false));
         }
     }
 }

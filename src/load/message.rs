@@ -8,6 +8,7 @@ use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
 use crate::workload::schedule::OpenLoop;
+use crate::workload::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -75,6 +76,7 @@ pub(crate) struct PromptPlan {
     /// Without one, prompts are so many plain words.
     pub(crate) tokenizer: Option<PathBuf>,
     pub(crate) prompt_tokens: u32,
+    pub(crate) shape: Shape,
     /// `Seed` of this block and phase, already branched.
     pub(crate) seed: u64,
 }

@@ -4,6 +4,7 @@
 //! frames. `stream`, `rules` and the parsers under them decide; `driver`, `users` and `conn` do.
 
 mod arrivals;
+mod asked;
 mod clock;
 mod conn;
 mod driver;
@@ -22,6 +23,7 @@ mod scripted;
 mod sse;
 mod stream;
 mod supply;
+mod talk;
 mod users;
 
 pub(crate) use process::main;

@@ -65,6 +65,7 @@ impl Native {
         Ok(Event::Parsed(Facts {
             has_choice: text.is_some(),
             has_text: text.is_some_and(|text| !text.is_empty()),
+            text: None,
             finish_reason: json.pointer(&shape.finish_reason).and_then(reason),
             usage: self.usage(&json),
         }))
@@ -121,7 +122,7 @@ pub(crate) mod tests {
         let usage =
             Usage { prompt_tokens: Some(9), completion_tokens: Some(1), cached_tokens: None };
         let facts =
-            Facts { has_choice: true, has_text: true, finish_reason: None, usage: Some(usage) };
+            Facts { has_choice: true, has_text: true, usage: Some(usage), ..Facts::default() };
         assert_eq!(parse(first), Event::Parsed(facts.clone()));
         let last = r#"{"text":"","meta_info":{"finish_reason":{"type":"length","length":1},"prompt_tokens":9,"completion_tokens":1}}"#;
         let finish_reason = Some("length".to_owned());

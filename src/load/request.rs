@@ -3,8 +3,9 @@
 //! Pure. All but the prompt and the length is written once for a phase.
 
 use super::message::LoadPlan;
+use crate::engine::def::PromptField;
 use crate::engine::request::{Draft, prompt_entry};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// What every request of a phase has in common.
 #[derive(Clone, Debug)]
@@ -47,7 +48,15 @@ impl RequestTemplate {
         output_tokens: u32,
     ) -> Result<Vec<u8>, serde_json::Error> {
         let (_, prompt) = prompt_entry(&self.draft.prompt, prompt, ids);
-        let prompt = serde_json::to_string(&prompt)?;
+        self.with_prompt(&prompt, output_tokens)
+    }
+
+    fn with_prompt(
+        &self,
+        prompt: &Value,
+        output_tokens: u32,
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        let prompt = serde_json::to_string(prompt)?;
         let tokens = output_tokens.to_string();
         let texts = || {
             self.pieces.iter().map(|piece| match piece {
@@ -61,6 +70,35 @@ impl RequestTemplate {
         bytes.extend([self.head.as_str(), &length, "\r\n\r\n"].concat().into_bytes());
         texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
         Ok(bytes)
+    }
+}
+
+/// What was said in a conversation so far, both sides in turn.
+pub(crate) type History = Vec<(String, String)>;
+
+impl RequestTemplate {
+    /// A turn that carries on a conversation: as messages where the endpoint takes those, else as
+    /// one text.
+    pub(crate) fn carrying_on(
+        &self,
+        history: &History,
+        prompt: &str,
+        output_tokens: u32,
+    ) -> Result<Vec<u8>, serde_json::Error> {
+        let value = match &self.draft.prompt {
+            PromptField::Messages(_) => {
+                let say = |role: &str, text: &str| json!({ "role": role, "content": text });
+                let before = history
+                    .iter()
+                    .flat_map(|(user, engine)| [say("user", user), say("assistant", engine)]);
+                before.chain([say("user", prompt)]).collect()
+            }
+            PromptField::Text(_) | PromptField::TokenIds(_) => {
+                let before = history.iter().flat_map(|(user, engine)| [user.as_str(), engine]);
+                Value::String(before.chain([prompt]).collect::<Vec<_>>().join(" "))
+            }
+        };
+        self.with_prompt(&value, output_tokens)
     }
 }
 
@@ -96,8 +134,6 @@ fn cut(whole: Piece, mark: &str, piece: &Piece) -> Vec<Piece> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::def::PromptField;
-    use serde_json::json;
 
     fn body_of(prompt: PromptField, body: &Value, length_at: &[&str], text: &str) -> Value {
         let mut plan = super::super::scripted::plan_for(1);

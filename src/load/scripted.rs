@@ -12,6 +12,7 @@ use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::RequestOutcome as Outcome;
 use crate::run::record::RequestRecord;
 use crate::workload::prompts::tests as tokenizers;
+use crate::workload::shape::Shape;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,7 +43,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
             output_tokens: 3,
             done_marker: true,
         },
-        prompts: PromptPlan { tokenizer: None, prompt_tokens: 8, seed: 1 },
+        prompts: PromptPlan { tokenizer: None, prompt_tokens: 8, shape: Shape::Random, seed: 1 },
         users: 1,
         min_requests: 1,
         max_requests: None,

@@ -10,6 +10,7 @@
 //! socket and nothing but line ends followed it. Otherwise the kernel's stamp may be a later
 //! segment's, and the truth lies between the last moment the socket was known empty and the stamp.
 
+pub(crate) use super::asked::{Asked, Progress, Read};
 use super::event::{Classifier, Event, Facts};
 use super::http::{self, BodyDecoder, Framing, Piece};
 use super::sse::SseParser;
@@ -22,40 +23,6 @@ const MAX_SAID: usize = 300;
 const MAX_TEXT_BODY: u64 = 1024 * 1024;
 /// Room for chunks made ahead at most.
 const MAX_RESERVED: u32 = 16 * 1024;
-
-/// What is asked, before anything is sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked {
-    pub(crate) index: u32,
-    pub(crate) user: u32,
-    pub(crate) turn: u32,
-    pub(crate) scheduled: MonoNs,
-    pub(crate) prompt_tokens: u32,
-    pub(crate) prompt_tokens_expected: Option<u32>,
-    pub(crate) output_tokens: u32,
-    pub(crate) done_marker: bool,
-}
-
-/// What one read of a socket brought.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Read<'a> {
-    pub(crate) bytes: &'a [u8],
-    /// Just before the read.
-    pub(crate) began: MonoNs,
-    /// The kernel's stamp of the newest segment, or the time after the read without one.
-    pub(crate) at: MonoNs,
-    pub(crate) from_kernel: bool,
-    /// The read took less than it could: the socket was empty after it.
-    pub(crate) drained: bool,
-}
-
-/// What a read changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    pub(crate) events: u32,
-    pub(crate) chunks: u32,
-    pub(crate) ended: bool,
-}
 
 #[derive(Debug)]
 enum State {
@@ -84,6 +51,7 @@ pub(crate) struct Stream {
     events: u32,
     done: bool,
     done_marker: bool,
+    said: Option<String>,
     /// Only the closing of the connection ends the body.
     until_close: bool,
     keep_alive: bool,
@@ -126,6 +94,7 @@ impl Stream {
             events: 0,
             done: false,
             done_marker: asked.done_marker,
+            said: asked.keeps_text.then(String::new),
             until_close: false,
             keep_alive: false,
         }
@@ -172,6 +141,11 @@ impl Stream {
     /// The connection may carry another request. Asked after the end.
     pub(crate) const fn leaves_connection_usable(&self) -> bool {
         self.keep_alive
+    }
+
+    /// What the answer said, if that was wanted; once ended.
+    pub(crate) fn take_text(&mut self) -> Option<String> {
+        self.said.take()
     }
 
     /// The record, once ended.
@@ -317,7 +291,8 @@ impl Stream {
     fn on_event(&mut self, data: &[u8], at: MonoNs, classifier: &Classifier) -> bool {
         let nth = self.events;
         self.events = nth.saturating_add(1);
-        match classifier.classify(data, nth, self.record.first_text_chunk.is_some()) {
+        let text_seen = self.record.first_text_chunk.is_some();
+        match classifier.classify(data, nth, text_seen, self.said.is_some()) {
             Ok(Event::Plain) => self.push_chunk(at),
             Ok(Event::Done) => self.done = true,
             Ok(Event::Parsed(facts)) => self.on_facts(facts, at),
@@ -340,6 +315,9 @@ impl Stream {
         }
         if facts.has_choice {
             self.push_chunk(at);
+        }
+        if let (Some(said), Some(text)) = (&mut self.said, &facts.text) {
+            said.push_str(text);
         }
         if facts.finish_reason.is_some() {
             self.record.finish_reason = facts.finish_reason;

@@ -18,6 +18,7 @@ fn asked() -> Asked {
         prompt_tokens_expected: Some(9),
         output_tokens: 4,
         done_marker: true,
+        keeps_text: false,
     }
 }
 

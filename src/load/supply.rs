@@ -35,6 +35,8 @@ pub(crate) enum SupplyError {
 pub(crate) struct Prepared {
     pub(crate) turn: u32,
     pub(crate) bytes: Vec<u8>,
+    /// What the user says, where it may be a turn of a conversation, and where in it, from 0.
+    pub(crate) said: Option<(u32, String)>,
     pub(crate) prompt_tokens: u32,
     /// Absent where the server's own template is around the prompt.
     pub(crate) prompt_tokens_expected: Option<u32>,
@@ -50,6 +52,7 @@ struct Maker {
 impl Maker {
     fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
         let prompt = self.prompter.prompt(user, turn)?;
+        let said = self.prompter.place(user, turn).map(|at| (at, prompt.text.clone()));
         let (expected, ids) = match self.prompt {
             PromptField::Text(_) => (prompt.total_tokens, Vec::new()),
             PromptField::TokenIds(_) => {
@@ -59,6 +62,7 @@ impl Maker {
         };
         Ok(Prepared {
             turn,
+            said,
             bytes: self.template.bytes(&prompt.text, &ids, self.output_tokens)?,
             prompt_tokens: prompt.content_tokens,
             prompt_tokens_expected: expected,
@@ -94,7 +98,8 @@ impl Supply {
             prompter: match &prompts.tokenizer {
                 Some(path) => Prompter::load(path, prompts.prompt_tokens, seed)?,
                 None => Prompter::of_words(prompts.prompt_tokens, seed),
-            },
+            }
+            .shaped(prompts.shape.clone()),
             template: RequestTemplate::new(plan)?,
             prompt: plan.request.draft.prompt.clone(),
             output_tokens: plan.request.output_tokens,

@@ -1,12 +1,12 @@
 //! What one user does: wait, connect, send, read, and again. Edge.
 //!
 //! The users' half of the driver: no O(users) work on any event.
-//!
 //! Invariant: a flight ends in `finish`, and only there, with its one record.
 
-use super::conn::{Conn, Received};
+use super::conn::{Conn, Received, make_key, split_key};
 use super::driver::{DriveError, Driver, now, system};
 use super::message::LoadPattern;
+use super::request::History;
 use super::rules::backoff;
 use super::stream::{Asked, Read, Stream};
 use super::supply::Prepared;
@@ -60,6 +60,8 @@ pub(crate) struct User {
     failures: u32,
     has_sent: bool,
     lacks_prompt: bool,
+    /// Of the conversation under way.
+    pub(super) history: History,
 }
 
 impl User {
@@ -73,6 +75,7 @@ impl User {
             failures: 0,
             has_sent: false,
             lacks_prompt: false,
+            history: History::new(),
         }
     }
 
@@ -98,16 +101,6 @@ impl User {
             State::Waiting { .. } | State::Due { .. } => None,
         }
     }
-}
-
-fn make_key(user: u32, generation: u32) -> u64 {
-    u64::from(generation) << 32 | u64::from(user)
-}
-
-/// User and generation of a connection.
-fn split_key(key: u64) -> (u32, u32) {
-    let low = u32::try_from(key & u64::from(u32::MAX)).unwrap_or(u32::MAX);
-    (low, u32::try_from(key >> 32).unwrap_or(u32::MAX))
 }
 
 impl Driver {
@@ -138,7 +131,7 @@ impl Driver {
             return Ok(());
         }
         let lane = if self.schedule.is_some() { 0 } else { id };
-        let Some(request) = self.supply.take(lane) else {
+        let Some(mut request) = self.supply.take(lane) else {
             if let Some(user) = self.user(id) {
                 user.lacks_prompt = true;
             }
@@ -147,6 +140,7 @@ impl Driver {
             }
             return Ok(());
         };
+        self.carry_on(id, &mut request)?;
         let asked = Asked {
             index: self.next_index,
             user: id,
@@ -156,6 +150,7 @@ impl Driver {
             prompt_tokens_expected: request.prompt_tokens_expected,
             output_tokens: self.plan.request.output_tokens,
             done_marker: self.plan.request.done_marker,
+            keeps_text: request.said.is_some(),
         };
         self.next_index += 1;
         self.tick.sent += 1;
@@ -401,7 +396,7 @@ impl Driver {
         };
         let Some(user) = self.user(id) else { return Ok(()) };
         let idle = State::Waiting { until: MonoNs::new(i64::MAX) };
-        let State::Flying(flight) = std::mem::replace(&mut user.state, idle) else {
+        let State::Flying(mut flight) = std::mem::replace(&mut user.state, idle) else {
             return Ok(());
         };
         if keep && flight.stream.leaves_connection_usable() {
@@ -410,7 +405,11 @@ impl Driver {
             user.conn = None;
         }
         let answered = flight.stream.got_bytes();
+        let said = flight.stream.take_text().zip(flight.request.said.take());
         let record = flight.stream.into_record();
+        if let Some((answer, (_, prompt))) = said.filter(|_| record.outcome.is_ok()) {
+            user.history.push((prompt, answer));
+        }
         user.failures =
             if record.outcome == RequestOutcome::Ok { 0 } else { user.failures.saturating_add(1) };
         let due = record.end.plus(think.max(backoff(user.failures)));

@@ -77,6 +77,9 @@ pub(crate) struct PhaseFacts {
     pub(crate) end: PhaseEnd,
     pub(crate) records: u64,
     pub(crate) client: ClientCost,
+    /// The share of prompt tokens that a prefix cache is meant to know.
+    #[serde(default)]
+    pub(crate) intended_cached: f64,
     /// Absent for a closed loop.
     #[serde(default)]
     pub(crate) open: Option<OpenFacts>,

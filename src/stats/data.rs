@@ -70,6 +70,9 @@ pub(crate) struct Setup {
     /// Input sequence length: content tokens of every prompt.
     pub(crate) prompt_tokens: u32,
     pub(crate) output_tokens: u32,
+    /// What prompts are like, in words; absent for random ones of one length.
+    #[serde(default)]
+    pub(crate) workload: Option<String>,
     pub(crate) blocks: u32,
     pub(crate) seed: u64,
     pub(crate) sampling: Vec<SamplingParameter>,

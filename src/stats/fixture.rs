@@ -106,6 +106,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
             open_files: Some(20_000),
             cpus: Some(2),
         },
+        intended_cached: 0.0,
         open: None,
         kernel_stamps: true,
     }
@@ -322,6 +323,7 @@ pub(crate) fn run() -> RunData {
             endpoint: Endpoint::Completions,
             prompt_tokens: 10,
             output_tokens: 32,
+            workload: None,
             blocks: 2,
             seed: 42,
             sampling: vec![SamplingParameter { name: "temperature".into(), value: 0.0 }],

@@ -239,9 +239,12 @@ fn about_tokens(trial: &PhaseTrial) -> Vec<Found> {
         found.push((MarkCode::UsageMissing, detail));
     }
     let cached = tokens.cached.and_then(|cached| share(cached, tokens.prompt));
-    if let Some(cached) = cached.filter(|cached| *cached > CACHED_LIMIT) {
-        let detail =
-            format!("{:.1} % of prompt tokens came from the server's cache", cached * 100.0);
+    let limit = CACHED_LIMIT + trial.intended_cached;
+    if let Some(cached) = cached.filter(|cached| *cached > limit) {
+        let (cached, meant) = (cached * 100.0, trial.intended_cached * 100.0);
+        let detail = format!(
+            "{cached:.1} % of prompt tokens came from the server's cache; {meant:.0} % were meant to"
+        );
         found.push((MarkCode::PrefixCacheHits, detail));
     }
     found
@@ -349,6 +352,13 @@ mod tests {
         check(|_, r| r[0].output_tokens_reported = None, &[MarkCode::UsageMissing]);
         check(|_, r| r[0].prompt_tokens_reported = Some(9), &[MarkCode::PromptTokenMismatch]);
         check(|_, r| r.iter_mut().for_each(|r| r.scheduled = ms(-11)), &[MarkCode::SendLag]);
+        check(
+            |f, r| {
+                f.intended_cached = 0.5;
+                r.iter_mut().for_each(|r| r.cached_tokens_reported = Some(5));
+            },
+            &[],
+        );
         let cut = failed(0, ms(0), RequestOutcome::Cut, "cut");
         check(|_, r| r[0] = cut.clone(), &[MarkCode::FailedRequests]);
         check(|_, r| r[0].cached_tokens_reported = Some(10), &[]); // 10 of 500: 2 %

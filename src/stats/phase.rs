@@ -31,6 +31,9 @@ pub(crate) struct PhaseTrial {
     /// Ramp, settling, steady part and drain; absent where the ramp never ended.
     #[serde(default)]
     pub(crate) parts: Option<Parts>,
+    /// The share of prompt tokens that a prefix cache is meant to know.
+    #[serde(default)]
+    pub(crate) intended_cached: f64,
     pub(crate) latency: Distributions,
     pub(crate) censoring: Censoring,
     pub(crate) requests: Requests,
@@ -136,6 +139,7 @@ impl PhaseTrial {
             whole: measured.then(|| window::whole(facts, records)).flatten(),
             steady: measured.then(|| window::steady(facts, records)).flatten(),
             parts: measured.then(|| settle::parts(facts, records)).flatten(),
+            intended_cached: facts.intended_cached,
             latency: samples.distributions(censoring),
             censoring,
             requests: Requests::of(facts, records),

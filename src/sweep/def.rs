@@ -9,6 +9,7 @@ use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
 use crate::seed::Seed;
 use crate::workload::schedule::OpenLoop;
+use crate::workload::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -74,10 +75,12 @@ pub(crate) struct Model {
 pub(crate) struct Sampling(pub(crate) BTreeMap<String, f64>);
 
 /// What is asked of the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Workload {
     pub(crate) endpoint: Endpoint,
-    /// Input sequence length: content tokens, without special tokens or template.
+    pub(crate) shape: Shape,
+    /// Input sequence length: content tokens, without special tokens or template. Of mixed lengths
+    /// the longest.
     pub(crate) prompt_tokens: NonZeroU32,
     pub(crate) output_tokens: NonZeroU32,
 }

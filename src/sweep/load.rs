@@ -1,9 +1,8 @@
-//! The load that a sweep asks for: workload, warm-up, phases, and how long each may take.
+//! The load that a sweep asks for: warm-up, phases, and how long each may take.
 
-use super::def::{Deadlines, Endpoint, Pattern, Phase, Warmup, Workload};
+use super::def::{Deadlines, Pattern, Phase, Warmup};
 use super::pattern::phase;
 use crate::form::Fields;
-use serde::Deserialize;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,33 +14,11 @@ const WAIT: RangeInclusive<Duration> = SECOND..=WEEK;
 
 pub(super) const MOST_USERS: u32 = 100_000;
 pub(super) const MOST_REQUESTS: u32 = 10_000_000;
-const MOST_TOKENS: u32 = 10_000_000;
+pub(super) const MOST_TOKENS: u32 = 10_000_000;
 /// Enough for an engine's caches and compilers; more only costs time.
 const WARMUP_REQUESTS: u32 = 64;
 /// Warm-up requests are kept like a phase's, under this name.
 pub(super) const WARMUP_NAME: &str = "warmup";
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum WorkloadKind {
-    Random,
-}
-
-pub(super) fn workload(fields: &Fields<'_>) -> Option<Workload> {
-    let kind = fields.required("kind").choice::<WorkloadKind>();
-    let endpoint = fields.optional("endpoint");
-    let endpoint =
-        if endpoint.is_there() { endpoint.choice() } else { Some(Endpoint::Completions) };
-    let prompt_tokens = fields.required("prompt_tokens").count(MOST_TOKENS);
-    let output_tokens = fields.required("output_tokens").count(MOST_TOKENS);
-    match kind? {
-        WorkloadKind::Random => Some(Workload {
-            endpoint: endpoint?,
-            prompt_tokens: prompt_tokens?,
-            output_tokens: output_tokens?,
-        }),
-    }
-}
 
 /// How many users a phase keeps busy, as far as that is known beforehand.
 pub(super) fn usual_users(phase: &Phase) -> NonZeroU32 {

@@ -18,3 +18,4 @@ pub(crate) mod preflight;
 mod program;
 pub(crate) mod smoke;
 mod variants;
+mod workload;

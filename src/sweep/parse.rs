@@ -3,17 +3,18 @@
 //! Invariant: what leaves here can be run, as far as reading files can tell.
 
 use super::containment;
-use super::def::{Endpoint, Sampling, Sweep, Variant};
+use super::def::{Endpoint, Pattern, Phase, Sampling, Sweep, Variant, Workload};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
-use super::{gpu, load, smoke};
+use super::{gpu, load, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
 use crate::form::host::Host;
 use crate::form::{self, Field, Fields, Problems, did_you_mean};
 use crate::seed::Seed;
+use crate::workload::shape::Shape;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -46,7 +47,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let blocks = fields.optional("blocks").count(MOST_BLOCKS).unwrap_or(NonZeroU32::MIN);
     let variants = variants::read(fields, around);
     let workload = fields.required("workload").table().and_then(|fields| {
-        let workload = load::workload(&fields)?;
+        let workload = workload::read(&fields)?;
         check_endpoint(workload.endpoint, &variants, &fields.optional("endpoint"));
         Some(workload)
     });
@@ -59,6 +60,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     });
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
     let phases = load::phases(fields, &deadlines);
+    check_conversations(workload.as_ref(), &phases, &fields.optional("workload"));
     let most_users = phases.iter().map(load::usual_users).max();
     let smoke_first = smoke::first(fields.optional("smoke").table().as_ref());
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
@@ -117,6 +119,15 @@ fn sampling(fields: &Fields<'_>, variants: &[Variant], endpoint: Endpoint) -> Sa
         }
     }
     Sampling(values)
+}
+
+/// A conversation is one user's; an open loop has requests and no users.
+fn check_conversations(workload: Option<&Workload>, phases: &[Phase], field: &Field<'_>) {
+    let talks = workload.is_some_and(|w| matches!(w.shape, Shape::Conversations { .. }));
+    if talks && phases.iter().any(|phase| matches!(phase.pattern, Pattern::Open(_))) {
+        let help = "give the phases `users` and `think_time` instead of a rate".to_owned();
+        field.problem("conversations need closed loops", Some(help));
+    }
 }
 
 fn check_endpoint(endpoint: Endpoint, variants: &[Variant], field: &Field<'_>) {

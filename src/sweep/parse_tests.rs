@@ -302,7 +302,9 @@ fn the_load() {
     check(
         "kind = \"random\"",
         "kind = \"rnd\"",
-        &["29: `kind`: \"rnd\" is not a choice | choices: `random`"],
+        &[
+            "29: `kind`: \"rnd\" is not a choice | choices: `random`, `mixed`, `rag`, `conversations`",
+        ],
     );
     check(
         "kind = \"random\"",
@@ -474,4 +476,25 @@ fn open_loops() {
             assert!(got.iter().any(|line| line.starts_with(problem)), "{got:?}");
         }
     }
+}
+
+#[test]
+fn workloads() {
+    use crate::workload::shape::{Lengths, Shape, Spread};
+    let from = "kind = \"random\"\nprompt_tokens = 128";
+    let shape = |lines: &str| sweep(&RIGHT.replacen(from, lines, 1)).workload;
+    let mixed = shape(
+        "kind = 'mixed'\nprompt_tokens = { distribution = 'log_normal', min = 32, max = 900, median = 300, sigma = 0.5 }",
+    );
+    let spread = Spread::LogNormal { median: 300.0, sigma: 0.5 };
+    assert_eq!(mixed.shape, Shape::Mixed(Lengths { min: 32, max: 900, spread }));
+    let rag = shape("kind = 'rag'\nprompt_tokens = 128\nshared = 0.5\ndocuments = 8");
+    assert_eq!(rag.shape, Shape::Rag { shared: 0.5, documents: 8 });
+    let talk = "kind = 'conversations'\nprompt_tokens = 64\nturns = 5";
+    assert_eq!(shape(talk).shape, Shape::Conversations { turns: 5.0 });
+    check(from, &talk.replace("turns = 5", ""), &["28: missing `turns` in [workload]"]);
+    let users = "users = 10\nmin_requests = 300";
+    let wrong = RIGHT.replacen(from, talk, 1).replacen(users, "rate = 5\nmin_requests = 300", 1);
+    let wrong = try_sweep(&wrong).unwrap_err();
+    assert!(shown(&wrong.list()[0]).contains("conversations need closed loops"));
 }

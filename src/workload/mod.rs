@@ -2,4 +2,5 @@
 
 pub(crate) mod prompts;
 pub(crate) mod schedule;
+pub(crate) mod shape;
 mod words;

@@ -7,6 +7,7 @@
 //! Invariant: a prompt is a function of the tokenizer, the seed, the user and the turn, and its
 //! length is never approximate: a prompt that cannot be made exact is an error.
 
+use super::shape::{self, Shape};
 use super::words;
 use crate::seed::{Seed, Stream};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,7 @@ pub(crate) struct Prompter {
     words: Vec<String>,
     seed: Seed,
     tokens: u32,
+    shape: Shape,
 }
 
 impl Prompter {
@@ -73,27 +75,47 @@ impl Prompter {
         if words.len() < MIN_WORDS {
             return Err(PromptError::TooFewWords { path: path.to_owned(), found: words.len() });
         }
-        Ok(Self { tokenizer: Some(tokenizer), words, seed, tokens })
+        Ok(Self { tokenizer: Some(tokenizer), words, seed, tokens, shape: Shape::Random })
     }
 
     /// Without a tokenizer: so many plain words, hoped to be about as many tokens.
     pub(crate) fn of_words(words: u32, seed: Seed) -> Self {
-        Self { tokenizer: None, words: words::plain(), seed, tokens: words }
+        Self { tokenizer: None, words: words::plain(), seed, tokens: words, shape: Shape::Random }
+    }
+
+    pub(crate) fn shaped(self, shape: Shape) -> Self {
+        Self { shape, ..self }
+    }
+
+    /// Where in its conversation the user's turn stands; absent where there are none.
+    pub(crate) fn place(&self, user: u32, turn: u32) -> Option<u32> {
+        match self.shape {
+            Shape::Conversations { turns } => {
+                Some(shape::place(self.seed.nth(user.into()), turn, turns))
+            }
+            Shape::Random | Shape::Mixed(_) | Shape::Rag { .. } => None,
+        }
     }
 
     /// The prompt of this user's turn.
     pub(crate) fn prompt(&self, user: u32, turn: u32) -> Result<Prompt, PromptError> {
-        let mut stream = self.seed.nth(user.into()).nth(turn.into()).stream();
+        let seed = self.seed.nth(user.into()).nth(turn.into());
+        let mut stream = seed.stream();
+        let tokens = match &self.shape {
+            Shape::Mixed(lengths) => lengths.draw(seed),
+            Shape::Random | Shape::Rag { .. } | Shape::Conversations { .. } => self.tokens,
+        };
+        let document = self.document(seed);
         for _ in 0..MAX_DRAWS {
-            if let Some(text) = self.draw(&mut stream)? {
+            if let Some(text) = self.draw(tokens, &document, &mut stream)? {
                 let total_tokens = match &self.tokenizer {
                     Some(tokenizer) => Some(count(tokenizer, &text, true)?),
                     None => None,
                 };
-                return Ok(Prompt { text, content_tokens: self.tokens, total_tokens });
+                return Ok(Prompt { text, content_tokens: tokens, total_tokens });
             }
         }
-        Err(PromptError::NotExact { tokens: self.tokens })
+        Err(PromptError::NotExact { tokens })
     }
 
     /// What a server would make of the text: the ids of all its tokens, special ones included.
@@ -106,9 +128,15 @@ impl Prompter {
     }
 
     /// One draw, corrected until it is exact; `None` if it cannot be.
-    fn draw(&self, stream: &mut Stream) -> Result<Option<String>, PromptError> {
-        let wanted = usize::try_from(self.tokens).unwrap_or(usize::MAX);
-        let mut words: Vec<&str> = (0..wanted).map(|_| self.word(stream)).collect();
+    fn draw(
+        &self,
+        tokens: u32,
+        document: &[&str],
+        stream: &mut Stream,
+    ) -> Result<Option<String>, PromptError> {
+        let wanted = usize::try_from(tokens).unwrap_or(usize::MAX);
+        let mut words: Vec<&str> = document.iter().copied().take(wanted).collect();
+        words.extend((words.len()..wanted).map(|_| self.word(stream)));
         for _ in 0..MAX_FIXES {
             let text = words.join(" ");
             let Some(tokenizer) = &self.tokenizer else { return Ok(Some(text)) };
@@ -128,6 +156,19 @@ impl Prompter {
             }
         }
         Ok(None)
+    }
+
+    /// The words that a prompt begins with, drawn for the document that the seed picks. A word is
+    /// a token, so the share of words is that of tokens.
+    fn document(&self, seed: Seed) -> Vec<&str> {
+        let Shape::Rag { shared, documents } = self.shape else { return Vec::new() };
+        let pool = usize::try_from(documents).unwrap_or(1);
+        let picked = seed.branch("document").stream().below(pool);
+        let number = u64::try_from(picked).unwrap_or(0);
+        let mut stream = self.seed.branch("documents").nth(number).stream();
+        let words = (f64::from(self.tokens) * shared).round();
+        let words = format!("{words:.0}").parse().unwrap_or(0);
+        (0..words).map(|_: u32| self.word(&mut stream)).collect()
     }
 
     fn word(&self, stream: &mut Stream) -> &str {

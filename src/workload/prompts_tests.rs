@@ -197,3 +197,52 @@ fn what_is_missing_is_said() {
     let few = prompter(&few, 8, 1).unwrap_err();
     assert!(matches!(few, PromptError::TooFewWords { found: 2, .. }), "{few}");
 }
+
+/// Tokens at the start that two prompts share, by the tokenizer itself.
+fn shared_tokens(prompter: &Prompter, one: &str, two: &str) -> usize {
+    let [one, two] = [one, two].map(|text| prompter.token_ids(text).unwrap());
+    one.iter().zip(&two).take_while(|(a, b)| a == b).count()
+}
+
+#[test]
+fn half_of_a_rag_prompt_is_its_document() {
+    let (_folder, path) = file(&word_level());
+    let load = || Prompter::load(&path, 200, Seed::new(4)).unwrap();
+    let rag = load().shaped(Shape::Rag { shared: 0.5, documents: 4 });
+    let prompts: Vec<String> = (0..40).map(|user| rag.prompt(user, 0).unwrap().text).collect();
+    let mut firsts: Vec<&str> = Vec::new();
+    let mut followers = 0;
+    for prompt in &prompts {
+        let shared = firsts.iter().map(|other| shared_tokens(&rag, other, prompt)).max();
+        let share = f64::from(u32::try_from(shared.unwrap_or(0)).unwrap()) / 200.0;
+        if share < 0.05 {
+            firsts.push(prompt);
+        } else {
+            assert!((0.45..=0.55).contains(&share), "{share}");
+            followers += 1;
+        }
+    }
+    assert_eq!((firsts.len(), followers), (4, 36));
+    let random = load();
+    let plain: Vec<String> = (0..40).map(|user| random.prompt(user, 0).unwrap().text).collect();
+    for pair in plain.windows(2) {
+        assert!(shared_tokens(&random, &pair[0], &pair[1]) < 10);
+    }
+}
+
+#[test]
+fn mixed_lengths_are_exact_each() {
+    use crate::workload::shape::{Lengths, Spread};
+    let (_folder, path) = file(&word_level());
+    let lengths = Lengths { min: 32, max: 512, spread: Spread::Uniform };
+    let mixed = Prompter::load(&path, 512, Seed::new(4)).unwrap().shaped(Shape::Mixed(lengths));
+    let mut seen = std::collections::BTreeSet::new();
+    for user in 0..30 {
+        let prompt = mixed.prompt(user, 0).unwrap();
+        let counted = mixed.token_ids(&prompt.text).unwrap().len();
+        assert_eq!(counted, usize::try_from(prompt.total_tokens.unwrap()).unwrap());
+        assert!((32..=512).contains(&prompt.content_tokens));
+        seen.insert(prompt.content_tokens);
+    }
+    assert!(seen.len() > 20);
+}

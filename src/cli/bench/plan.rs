@@ -10,6 +10,7 @@ use crate::run::record::RequestRecord;
 use crate::seed::Seed;
 use crate::units::count_f64;
 use crate::workload::schedule::{Arrivals, OpenLoop};
+use crate::workload::shape::Shape;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -247,6 +248,7 @@ impl Bench {
                     PromptLength::Words { .. } => None,
                 },
                 prompt_tokens: self.words(),
+                shape: Shape::Random,
                 seed: self.seed.branch(name).value(),
             },
             users: self.users.min(self.requests.unwrap_or(u32::MAX)),

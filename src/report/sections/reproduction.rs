@@ -22,6 +22,9 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         let least = format!("{who}, at least {requests} requests and {seconds} s");
         fact(&format!("phase {}", phase.name), least);
     }
+    if let Some(workload) = &setup.workload {
+        fact("workload", workload.clone());
+    }
     fact("warm-up requests a launch", setup.warmup_requests.to_string());
     let sampling: Vec<String> = setup
         .sampling

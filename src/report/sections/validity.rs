@@ -87,7 +87,7 @@ fn meaning(code: MarkCode) -> &'static str {
             "the server did not say how many tokens it made; token rates are lower bounds, and absent above 1 %."
         }
         MarkCode::PrefixCacheHits => {
-            "more than 2 % of the prompt was cached although prompts are random: TTFT is too good."
+            "2 % more of the prompt was cached than the workload means to: TTFT is too good."
         }
         MarkCode::TtftAbsent => {
             "answers without any text, or with a first stamp before the request was sent."
