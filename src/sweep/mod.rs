@@ -12,6 +12,8 @@ mod installed_tests;
 mod load;
 pub(crate) mod parse;
 mod pattern;
+#[cfg(test)]
+mod phase_tests;
 pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod preflight;
