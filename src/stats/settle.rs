@@ -23,7 +23,7 @@ const WORTH: f64 = 0.9;
 pub(crate) struct Parts {
     /// Until every user had a request under way.
     pub(crate) ramp_s: f64,
-    /// From then until latencies had settled.
+    /// From then until latencies had settled; the steady window of throughput holds this, too.
     pub(crate) settling_s: f64,
     pub(crate) steady_s: f64,
     /// From the end of sending to the end of the last stream.
@@ -33,10 +33,7 @@ pub(crate) struct Parts {
 }
 
 /// When the steady part begins, and whether latencies have settled there.
-pub(crate) fn steady_from(
-    facts: &PhaseFacts,
-    records: &[RequestRecord],
-) -> Option<(MonoNs, Option<bool>)> {
+fn steady_from(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<(MonoNs, Option<bool>)> {
     let full = facts.full_at?;
     let mut sent: Vec<(MonoNs, f64)> = records
         .iter()

@@ -2,7 +2,8 @@
 //!
 //! Two windows, never mixed: *whole*, from the first request's due time to the end of the last
 //! stream, ramp and drain included; and *steady*, from the moment every user had a request under
-//! way and latencies had settled (`settle`) until sending stopped. In the steady window a token counts where its chunk arrived, so
+//! way until sending stopped. Whether latencies had settled by then is checked (`settle`) and said,
+//! and cuts nothing off: a stall at the start must not vanish. In the steady window a token counts where its chunk arrived, so
 //! that requests which cross an edge count by the part inside.
 //!
 //! Only whole requests give tokens. Invariant: a rate that lacks more than 1 % of its requests'
@@ -11,7 +12,6 @@
 use crate::run::phase::PhaseFacts;
 use crate::run::record::{Chunk, RequestOutcome, RequestRecord};
 use crate::stats::request::text_chunks;
-use crate::stats::settle::steady_from;
 use crate::units::{MonoNs, PerSecond, count_f64};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,9 +45,9 @@ pub(crate) fn whole(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Win
     Window::new(facts.ended.since(facts.started), requests, input.value(), output.value())
 }
 
-/// From all users busy, and latencies settled, to the end of sending. `None` if they never were.
+/// From all users busy to the end of sending. `None` if they never were.
 pub(crate) fn steady(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Window> {
-    let (from, _) = steady_from(facts, records)?;
+    let from = facts.full_at?;
     let inside = |at: MonoNs| from <= at && at < facts.stopped_at;
     let mut input = TokenSum::default();
     let mut output = TokenSum::default();

@@ -103,7 +103,8 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
     let text = show::result(&bench, &data);
     print!("{text}");
     if let Some(file) = &arguments.records {
-        parquet::write(file, &data.records).context("cannot keep the records")?;
+        let path = std::path::absolute(file).context("cannot find the folder for the records")?;
+        parquet::write(&path, &data.records).context("cannot keep the records")?;
         println!("records: {}", file.display());
     }
     if let Some(file) = &arguments.save_result {

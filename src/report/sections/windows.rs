@@ -34,9 +34,10 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     vec![
         Block::Table(table),
         Block::text(
-            "Means over trials. Ramp: until every user had a request under way. Settling: what MSER-5 cuts off the start, \
-             by the requests' end-to-end latency; fewer than 50 requests say nothing. Steady: until sending stopped. \
-             Drain: until the last stream ended.",
+            "Means over trials. Ramp: until every user had a request under way. Settling: until latencies had settled, by \
+             MSER-5 over the requests; fewer than 50 say nothing. Steady: from then until sending stopped. Drain: until \
+             the last stream ended. Throughput of the steady window holds settling and steady part: a stall at the start \
+             must not vanish; where settling is long, give a longer warm-up.",
         ),
     ]
 }
