@@ -3,21 +3,17 @@
 //! Without arrow, like the requests' file. Invariant: a value that is absent is a null, and comes
 //! back as absent.
 
-use super::files::{self, StoreError, check_format};
-use crate::run::FORMAT;
-use parquet::basic::{Compression, Repetition, Type as PhysicalType};
-use parquet::data_type::{BoolType, DataType, DoubleType, Int64Type};
-use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
-use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
-use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
-use parquet::schema::types::Type;
+use super::files::{self, StoreError};
+use super::parquet;
+use ::parquet::basic::{Repetition, Type as PhysicalType};
+use ::parquet::data_type::{BoolType, DataType, DoubleType, Int64Type};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
+use ::parquet::file::reader::RowGroupReader;
+use ::parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+use ::parquet::schema::types::Type;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-
-const FORMAT_KEY: &str = "sweepd.format";
 
 /// One column with its rows.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +47,7 @@ impl Values {
 
 /// Writes a table, whole or not at all. All columns have as many rows.
 pub(crate) fn write(path: &Path, columns: &[FlatColumn]) -> Result<(), StoreError> {
-    files::write_with(path, |file| fill(file, columns).map_err(super::parquet::into_io))
+    files::write_with(path, |file| fill(file, columns).map_err(parquet::into_io))
 }
 
 fn fill(file: &mut File, columns: &[FlatColumn]) -> ParquetResult<()> {
@@ -63,12 +59,7 @@ fn fill(file: &mut File, columns: &[FlatColumn]) -> ParquetResult<()> {
     };
     let fields = columns.iter().map(field).collect::<ParquetResult<Vec<_>>>()?;
     let schema = Arc::new(Type::group_type_builder("samples").with_fields(fields).build()?);
-    let format = KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string());
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
-        .set_key_value_metadata(Some(vec![format]))
-        .build();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(parquet::properties()))?;
     let mut group = writer.next_row_group()?;
     for column in columns {
         match &column.values {
@@ -98,20 +89,8 @@ where
 
 /// Reads a table back, columns in their order.
 pub(crate) fn read(path: &Path) -> Result<Vec<FlatColumn>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
-    let damaged = |error: ParquetError| StoreError::damaged(path, error);
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
-    let metadata = reader.metadata().file_metadata();
-    let format = metadata
-        .key_value_metadata()
-        .and_then(|pairs| pairs.iter().find(|pair| pair.key == FORMAT_KEY))
-        .and_then(|pair| pair.value.as_ref()?.parse().ok());
-    check_format(path, format)?;
-    let mut columns: Vec<FlatColumn> = Vec::new();
-    for index in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(index).map_err(damaged)?;
-        read_group(group.as_ref(), &mut columns).map_err(damaged)?;
-    }
+    let mut columns = Vec::new();
+    parquet::for_each_group(path, |group| read_group(group, &mut columns))?;
     Ok(columns)
 }
 
@@ -149,7 +128,7 @@ fn read_column<T: DataType>(
 ) -> ParquetResult<Vec<Option<T::T>>> {
     let rows = usize::try_from(group.metadata().num_rows())
         .map_err(|_| ParquetError::General("a negative number of rows".into()))?;
-    super::parquet::optional::<T>(group, place, rows)
+    parquet::optional::<T>(group, place, rows)
 }
 
 #[cfg(test)]

@@ -38,14 +38,18 @@ pub(super) fn into_io(error: ParquetError) -> io::Error {
     }
 }
 
-fn fill(file: &mut File, records: &[RequestRecord]) -> ParquetResult<()> {
-    let schema = Arc::new(parse_message_type(SCHEMA)?);
+/// How every file of ours is written: compressed, its format beside the schema.
+pub(super) fn properties() -> WriterProperties {
     let format = KeyValue::new(FORMAT_KEY.to_owned(), FORMAT.to_string());
-    let properties = WriterProperties::builder()
+    WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_key_value_metadata(Some(vec![format]))
-        .build();
-    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
+        .build()
+}
+
+fn fill(file: &mut File, records: &[RequestRecord]) -> ParquetResult<()> {
+    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties()))?;
     for rows in records.chunks(ROWS) {
         let mut group = writer.next_row_group()?;
         for column in &COLUMNS {
@@ -113,6 +117,16 @@ fn write_lists(
 
 /// Reads all records back.
 pub(crate) fn read(path: &Path) -> Result<Vec<RequestRecord>, StoreError> {
+    let mut records = Vec::new();
+    for_each_group(path, |group| read_group(group, &mut records))?;
+    Ok(records)
+}
+
+/// Opens a file of ours, checks its format and reads its row groups in their order.
+pub(super) fn for_each_group(
+    path: &Path,
+    mut read: impl FnMut(&dyn RowGroupReader) -> ParquetResult<()>,
+) -> Result<(), StoreError> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
     let damaged = |error: ParquetError| StoreError::damaged(path, error);
     let reader = SerializedFileReader::new(file).map_err(damaged)?;
@@ -122,12 +136,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<RequestRecord>, StoreError> {
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FORMAT_KEY))
         .and_then(|pair| pair.value.as_ref()?.parse().ok());
     check_format(path, format)?;
-    let mut records = Vec::new();
     for index in 0..reader.num_row_groups() {
         let group = reader.get_row_group(index).map_err(damaged)?;
-        read_group(group.as_ref(), &mut records).map_err(damaged)?;
+        read(group.as_ref()).map_err(damaged)?;
     }
-    Ok(records)
+    Ok(())
 }
 
 fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> ParquetResult<()> {
