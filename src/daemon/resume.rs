@@ -5,7 +5,6 @@
 
 use super::reports::PlanFile;
 use crate::clock;
-use crate::run::FORMAT;
 use crate::run::outcome::{AttemptOutcome, Ending};
 use crate::store::dirs::{AttemptDir, RunDir};
 use crate::store::files::{self, StoreError};
@@ -84,26 +83,7 @@ fn mark(attempt: &AttemptDir, number: u32, anchor: Option<ClockAnchor>) -> Resul
         // It had ended, but the trial that it would have ended has no outcome: it does not count.
         Some(done) if done.ending == Ending::Completed => AttemptOutcome { ending, ..done },
         Some(_) => return Ok(()),
-        None => {
-            let anchor = anchor.unwrap_or_else(clock::anchor);
-            AttemptOutcome {
-                format: FORMAT,
-                attempt: number,
-                ending,
-                started: clock::wall_time_of(anchor.realtime_ns),
-                ended: clock::wall_time(),
-                anchor,
-                exit: None,
-                time_to_ready_ms: None,
-                peak_host_memory_bytes: None,
-                kernel: None,
-                teardown: None,
-                effective: None,
-                failed_phase: None,
-                phases: Vec::new(),
-                timeline: Vec::new(),
-            }
-        }
+        None => AttemptOutcome::without_trace(number, ending, anchor.unwrap_or_else(clock::anchor)),
     };
     attempt.write_outcome(&outcome)
 }

@@ -1,8 +1,10 @@
 //! How trials and attempts end.
 
+use super::FORMAT;
 use super::containment::{KernelEvidence, LeftProcess, SharedMemory};
 use super::decision::Decision;
 use super::effective::EffectiveConfig;
+use crate::clock;
 use crate::ids::{Name, RunId, TrialId};
 use crate::units::ClockAnchor;
 use serde::{Deserialize, Serialize};
@@ -206,6 +208,29 @@ pub(crate) struct AttemptOutcome {
     pub(crate) timeline: Vec<TimelineEntry>,
 }
 
+impl AttemptOutcome {
+    /// Of an attempt that left no outcome of its own: only its end is known, and that is now.
+    pub(crate) fn without_trace(attempt: u32, ending: Ending, anchor: ClockAnchor) -> Self {
+        Self {
+            format: FORMAT,
+            attempt,
+            ending,
+            started: clock::wall_time_of(anchor.realtime_ns),
+            ended: clock::wall_time(),
+            anchor,
+            exit: None,
+            time_to_ready_ms: None,
+            peak_host_memory_bytes: None,
+            kernel: None,
+            teardown: None,
+            effective: None,
+            failed_phase: None,
+            phases: Vec::new(),
+            timeline: Vec::new(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TimelineEntry {
     pub(crate) at_ms: u64,
@@ -237,30 +262,4 @@ pub(crate) struct TrialOutcome {
     pub(crate) decisions: Vec<Decision>,
     pub(crate) started: String,
     pub(crate) ended: String,
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// An attempt of which only the end matters.
-    pub(crate) fn attempt_that_ended(ending: Ending) -> AttemptOutcome {
-        AttemptOutcome {
-            format: crate::run::FORMAT,
-            attempt: 1,
-            ending,
-            started: String::new(),
-            ended: String::new(),
-            anchor: ClockAnchor { mono_ns: 0, realtime_ns: 0 },
-            exit: None,
-            time_to_ready_ms: None,
-            peak_host_memory_bytes: None,
-            kernel: None,
-            teardown: None,
-            effective: None,
-            failed_phase: None,
-            phases: Vec::new(),
-            timeline: Vec::new(),
-        }
-    }
 }
