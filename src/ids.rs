@@ -3,10 +3,6 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The file that this process runs from, also when it was replaced or removed since: an upgrade in
-/// the middle of a night must not mix two versions in one run.
-pub(crate) const OWN_EXECUTABLE: &str = "/proc/self/exe";
-
 /// A name a user gives to a sweep, a variant, a phase or an engine.
 ///
 /// ASCII letters, digits, `-`, `_` and `.`, not starting with a dot, at most 64 long.

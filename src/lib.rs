@@ -9,6 +9,7 @@ mod form;
 mod gpu;
 mod ids;
 mod load;
+mod own;
 mod physics;
 mod report;
 mod run;

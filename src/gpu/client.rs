@@ -7,13 +7,12 @@ use super::facts::{Gpu, Inventory};
 use super::fault::{Fault, FaultKind};
 use super::message::{Answer, Change, Request, WatchEvent, WatchPlan};
 use crate::clock;
+use crate::own::{self, Piped};
 use crate::units::MonoNs;
 use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 /// The first call of a driver without persistence mode wakes the card, which takes seconds.
@@ -37,47 +36,32 @@ pub(crate) struct Client {
 }
 
 #[derive(Debug)]
-struct Helper {
-    child: Child,
-    requests: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-}
+struct Helper(Piped);
 
 impl Helper {
     fn start(nvml: &Nvml) -> io::Result<Self> {
-        let mut command = Command::new(crate::ids::OWN_EXECUTABLE);
-        command.arg0("sweepd").arg("__nvml");
+        let mut command = own::command("__nvml");
         if let Some(library) = &nvml.library {
             command.arg("--library").arg(library);
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let missing = || io::Error::other("the helper has no pipes");
-        let requests = child.stdin.take().ok_or_else(missing)?;
-        let lines = BufReader::new(child.stdout.take().ok_or_else(missing)?).lines();
-        Ok(Self { child, requests, lines })
+        Piped::start(command).map(Self)
     }
 
     async fn send(&mut self, request: &Request) -> io::Result<()> {
         let line = serde_json::to_string(request)?;
-        self.requests.write_all(format!("{line}\n").as_bytes()).await
+        self.0.stdin.write_all(format!("{line}\n").as_bytes()).await
     }
 
     async fn ask(&mut self, request: &Request) -> io::Result<Answer> {
         self.send(request).await?;
-        let line = self.lines.next_line().await?;
+        let line = self.0.lines.next_line().await?;
         let line = line.ok_or_else(|| io::Error::other("it ended without an answer"))?;
         Ok(serde_json::from_str(&line)?)
     }
 
     /// Where it hangs, as far as the kernel tells.
     fn where_it_hangs(&self) -> String {
-        let Some(pid) = self.child.id() else { return "it is gone".to_owned() };
+        let Some(pid) = self.0.child.id() else { return "it is gone".to_owned() };
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
         let state = read("stat").ok().and_then(|stat| {
             let (_, rest) = stat.rsplit_once(") ")?;
@@ -171,7 +155,7 @@ impl Watcher {
     pub(crate) async fn next(&mut self) -> Result<WatchEvent, Fault> {
         // Counted from the last line and not from this call, which may be one of many.
         let left = self.heard.plus(BEAT).since(clock::now());
-        let line = timeout(left, self.helper.lines.next_line()).await;
+        let line = timeout(left, self.helper.0.lines.next_line()).await;
         if line.is_ok() {
             self.heard = clock::now();
         }
@@ -192,7 +176,7 @@ impl Watcher {
 
     /// Lets it write its last samples; whether it did.
     pub(crate) async fn stop(mut self) -> bool {
-        drop(self.helper.requests);
-        timeout(STOP, self.helper.child.wait()).await.is_ok()
+        drop(self.helper.0.stdin);
+        timeout(STOP, self.helper.0.child.wait()).await.is_ok()
     }
 }

@@ -3,11 +3,11 @@
 //! Dropping the handle closes its stdin, and that ends it.
 
 use super::message::{LoadEvent, LoadPlan};
+use crate::own::{self, Piped};
 use std::io;
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
 /// After its last event and the end of its stdin, it has nothing left to do.
@@ -23,19 +23,8 @@ pub(crate) struct LoadHandle {
 
 impl LoadHandle {
     pub(crate) async fn start(plan: &LoadPlan) -> io::Result<Self> {
-        let mut child = Command::new(crate::ids::OWN_EXECUTABLE)
-            .arg0("sweepd")
-            .arg("__load")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            // Ctrl-C in the terminal is for sweepd alone, which then stops the load in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        let missing = || io::Error::other("the load process has no pipes");
-        let mut orders = child.stdin.take().ok_or_else(missing)?;
-        let events = BufReader::new(child.stdout.take().ok_or_else(missing)?).lines();
+        let Piped { child, stdin: mut orders, lines: events } =
+            Piped::start(own::command("__load"))?;
         orders.write_all(format!("{}\n", serde_json::to_string(plan)?).as_bytes()).await?;
         Ok(Self { child, orders: Some(orders), events })
     }

@@ -4,13 +4,14 @@
 
 use super::keep;
 use super::message::{GuardEvent, GuardOrder, GuardSpec};
+use crate::own;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// A running guard.
 #[derive(Debug)]
@@ -26,9 +27,7 @@ impl GuardHandle {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         keep::send(&ours, keep)?;
-        let child = Command::new(crate::ids::OWN_EXECUTABLE)
-            .arg0("sweepd")
-            .arg("__guard")
+        let child = own::command("__guard")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
