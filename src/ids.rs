@@ -47,6 +47,15 @@ impl fmt::Display for RunId {
     }
 }
 
+/// The name that a value has in files.
+pub(crate) fn wire_name(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(name)) => name,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
+
 /// One folder's name, and nothing that leads elsewhere.
 pub(crate) fn is_folder_name(text: &str) -> bool {
     !text.is_empty()

@@ -6,6 +6,7 @@ use super::input::{self, Refused};
 use crate::engine::rules::rule::{LogPhase, LogRules};
 use crate::engine::rules::scan::{Hit, ScanSpec, Scanner};
 use crate::engine::rules::{Judgement, Matcher, judge, symptom_of};
+use crate::ids::wire_name;
 use crate::run::outcome::{EvidenceLine, ExitStatus};
 use crate::supervise::log::LineCutter;
 use clap::Args;
@@ -166,11 +167,10 @@ fn shown(judged: Option<&Judgement>) -> String {
     let Some(judged) = judged else {
         return "none: no line of the log and nothing about its end speaks of a failure".to_owned();
     };
-    let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
-    let kind = word(json!(judged.kind));
+    let kind = wire_name(&judged.kind);
     let mut text = format!(
         "{kind} (confidence: {})\n  {}\n",
-        word(json!(judged.confidence)),
+        wire_name(&judged.confidence),
         judged.root_cause
     );
     if let Some(advice) = &judged.advice {

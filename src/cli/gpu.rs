@@ -1,12 +1,13 @@
 //! `sweepd gpu`: the machine's GPUs, who is on them, and who has leased them.
 #![expect(clippy::print_stdout, reason = "the inventory is what it prints")]
 
+use super::client::block_on;
 use super::input;
 use crate::gpu::client::Client;
 use crate::gpu::facts::{Gpu, Inventory};
 use crate::gpu::fault::Fault;
 use crate::gpu::lease::{Holder, Leases, Quarantine};
-use anyhow::Context;
+use crate::ids::wire_name;
 use clap::Args;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -45,11 +46,7 @@ struct Owned {
 pub(super) fn run(arguments: &GpuArguments) -> anyhow::Result<ExitCode> {
     let nvml = input::nvml();
     let library = nvml.library.as_ref().map(|path| path.display().to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let result = runtime.block_on(async { Client::new(nvml).inventory().await });
+    let result = block_on(async { Ok(Client::new(nvml).inventory().await) })?;
     let leases = Leases::at(&input::shared_folder());
     let well = result.as_ref().is_ok_and(|inventory| {
         !inventory.gpus.is_empty() && inventory.gpus.iter().all(|gpu| gpu.error.is_none())
@@ -74,7 +71,7 @@ fn shown(result: Result<Inventory, Fault>, library: Option<String>, leases: &Lea
         gpu,
     };
     Shown {
-        state: fault.as_ref().map_or_else(|| "ok".to_owned(), |fault| wire(&fault.kind)),
+        state: fault.as_ref().map_or_else(|| "ok".to_owned(), |fault| wire_name(&fault.kind)),
         advice: fault.as_ref().map(Fault::advice),
         detail: fault.map(|fault| fault.to_string()),
         library,
@@ -83,12 +80,6 @@ fn shown(result: Result<Inventory, Fault>, library: Option<String>, leases: &Lea
         cuda_version: inventory.cuda_version,
         gpus: inventory.gpus.into_iter().map(owned).collect(),
     }
-}
-
-/// The name that a value has in JSON.
-fn wire(value: &impl Serialize) -> String {
-    let value = serde_json::to_value(value).unwrap_or_default();
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
 }
 
 fn people(inventory: &Inventory, leases: &Leases) -> String {
@@ -167,7 +158,7 @@ fn one(gpu: &Gpu, leases: &Leases) -> Vec<String> {
     lines.extend(gpu.processes.iter().flatten().map(|process| {
         format!(
             "{} process {process}: {} GiB",
-            wire(&process.kind),
+            wire_name(&process.kind),
             text(gib(process.memory_bytes))
         )
     }));
@@ -195,7 +186,7 @@ fn modes(gpu: &Gpu) -> String {
         text(gpu.ecc.corrected),
         text(gpu.ecc.uncorrected),
         text(on(gpu.persistence)),
-        text(gpu.compute_mode.as_ref().map(wire)),
+        text(gpu.compute_mode.as_ref().map(wire_name)),
         text(on(gpu.mig.map(|mig| mig.enabled))),
         text(links),
     )

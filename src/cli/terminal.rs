@@ -1,7 +1,7 @@
 //! Progress on a terminal: one bar for the run, one line for what is happening now.
 
 use crate::daemon::progress::Progress;
-use crate::ids::TrialId;
+use crate::ids::{TrialId, wire_name};
 use crate::load::message::LoadTick;
 use crate::run::outcome::{Ending, TrialOutcome};
 use crate::sweep::smoke::SMOKE_BLOCK;
@@ -30,12 +30,11 @@ pub(super) fn ended(outcome: &TrialOutcome) -> String {
     match &outcome.ending {
         Ending::Completed => "completed".into(),
         Ending::EngineFailed { failure } => {
-            let kind = serde_json::to_value(failure.kind).unwrap_or_default();
             format!(
                 "engine failed during {}: {} ({})",
                 failure.during,
                 failure.summary,
-                kind.as_str().unwrap_or_default()
+                wire_name(&failure.kind)
             )
         }
         Ending::Broken { reason } => format!("broken: {reason}"),

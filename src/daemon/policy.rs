@@ -8,7 +8,7 @@
 //! Invariant: each phase is measured, a limit, skipped or left at the end of a trial, and the number
 //! of attempts is bounded: each one ends the trial, uses up a retry or takes at least one phase away.
 
-use crate::ids::{Name, TrialId};
+use crate::ids::{Name, TrialId, wire_name};
 use crate::run::decision::{Choice, Decision};
 use crate::run::outcome::{
     AttemptOutcome, Ending, Failure, FailureKind, PhaseSource, TrialOutcome,
@@ -113,7 +113,8 @@ impl<'s> Course<'s> {
             }
         }
         let Ending::EngineFailed { failure } = &attempt.ending else {
-            self.decide(attempt, at, Choice::End, ended(&attempt.ending));
+            let why = attempt.ending.reason().unwrap_or("every phase was measured").to_owned();
+            self.decide(attempt, at, Choice::End, why);
             return false;
         };
         let class = class(failure.kind, failed_in.is_some());
@@ -132,7 +133,7 @@ impl<'s> Course<'s> {
     }
 
     fn end(&mut self, attempt: &AttemptOutcome, failure: &Failure, at: &str) -> bool {
-        let why = format!("{} ends a trial: {}", name(failure.kind), failure.summary);
+        let why = format!("{} ends a trial: {}", wire_name(&failure.kind), failure.summary);
         self.decide(attempt, at, Choice::End, why);
         false
     }
@@ -147,13 +148,14 @@ impl<'s> Course<'s> {
         let kind = failure.kind;
         let used = self.retries.entry(kind).or_default();
         if *used >= of {
-            let why = format!("{} came again after {of} more launches", name(kind));
+            let why = format!("{} came again after {of} more launches", wire_name(&kind));
             self.decide(attempt, at, Choice::End, why);
             return false;
         }
         *used += 1;
         let retry = *used;
-        let why = format!("{} comes from outside the variant: {}", name(kind), failure.summary);
+        let why =
+            format!("{} comes from outside the variant: {}", wire_name(&kind), failure.summary);
         self.decide(attempt, at, Choice::TryAgain { kind, retry, of }, why);
         true
     }
@@ -204,25 +206,6 @@ impl<'s> Course<'s> {
             (Some(failure), Ending::Completed) => Ending::EngineFailed { failure: failure.clone() },
             (_, last) => last,
         }
-    }
-}
-
-fn ended(ending: &Ending) -> String {
-    match ending {
-        Ending::Completed => "every phase was measured".to_owned(),
-        Ending::EngineFailed { failure } => failure.summary.clone(),
-        Ending::Broken { reason }
-        | Ending::Cancelled { reason }
-        | Ending::Skipped { reason }
-        | Ending::Interrupted { reason } => reason.clone(),
-    }
-}
-
-/// A kind as the files write it.
-pub(crate) fn name(kind: FailureKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => format!("{kind:?}"),
     }
 }
 
@@ -287,7 +270,7 @@ pub(crate) fn skip(
         {
             let because = format!(
                 "{} in trial {} cannot change from one launch to the next: {}",
-                name(failure.kind),
+                wire_name(&failure.kind),
                 trial.trial,
                 failure.summary
             );
@@ -299,7 +282,7 @@ pub(crate) fn skip(
     if let Some((kind, during, trials)) = equal_in_a_row(&own, breaker, failed) {
         let because = format!(
             "the last {breaker} trials of this variant failed alike: {} while {during}",
-            name(kind)
+            wire_name(&kind)
         );
         return Some((Choice::SkipTrial { kind, trials }, because));
     }
@@ -313,7 +296,7 @@ pub(crate) fn skip(
         let because = format!(
             "the last {breaker} trials, of {} variants, all failed with {}: that is the machine",
             variants.len(),
-            name(kind)
+            wire_name(&kind)
         );
         (Choice::SkipTrial { kind, trials: trials.clone() }, because)
     })

@@ -1,7 +1,7 @@
 //! What was decided about each trial of a run, from its files alone, as data and in words.
 
-use super::policy::name;
 use super::reports::PlanFile;
+use crate::ids::wire_name;
 use crate::run::decision::{Choice, Decision};
 use crate::run::outcome::{AttemptOutcome, Ending, Failure, TrialOutcome};
 use crate::store::dirs::RunDir;
@@ -65,7 +65,7 @@ fn ending(ending: &Ending) -> String {
     match ending {
         Ending::Completed => "completed".to_owned(),
         Ending::EngineFailed { failure } => {
-            format!("the engine failed: {} while {}", name(failure.kind), failure.during)
+            format!("the engine failed: {} while {}", wire_name(&failure.kind), failure.during)
         }
         Ending::Broken { reason } => format!("broken: {reason}"),
         Ending::Cancelled { reason } => format!("cancelled: {reason}"),
@@ -87,7 +87,7 @@ fn decision(decision: &Decision) -> String {
     let what = match &decision.choice {
         Choice::End => "the trial ended".to_owned(),
         Choice::TryAgain { retry, of, .. } => format!("launched again ({retry} of {of} retries)"),
-        Choice::Limit { phase, kind } => format!("{phase} is a limit ({})", name(*kind)),
+        Choice::Limit { phase, kind } => format!("{phase} is a limit ({})", wire_name(kind)),
         Choice::SkipPhase { phase, .. } => format!("{phase} was skipped"),
         Choice::GoOn { phases } => {
             let phases: Vec<&str> = phases.iter().map(|phase| phase.as_str()).collect();

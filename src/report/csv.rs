@@ -3,8 +3,8 @@
 //! One row for every variant and phase over all trials (`scope` is `all_trials`), and one for each
 //! of its trials (`trial`). Units are in the column names; what is absent is an empty field.
 
+use crate::ids::wire_name;
 use crate::physics::roofline::Against;
-use crate::report::sections::wire_name;
 use crate::run::record::RequestOutcome;
 use crate::stats::cell::{Cell, Throughput};
 use crate::stats::interval::OverTrials;

@@ -42,7 +42,7 @@ pub(crate) enum Foreign {
     Wait,
     /// The trial is not begun.
     Refuse,
-    /// Go on beside it; the figures are marked.
+    /// Go on beside it; the attempt's `gpu.json` names what came, no figure is marked yet.
     Taint,
 }
 

@@ -9,13 +9,16 @@ mod plan;
 mod show;
 mod target;
 
+use super::client::block_on;
 use super::{input, signals};
 use crate::clock;
+use crate::ids::folder_stamp;
 use crate::load::frames;
 use crate::load::handle::LoadHandle;
 use crate::load::message::{LoadEvent, LoadPlan};
 use crate::report::saved::{SavedSetup, saved};
 use crate::run::phase::PhaseEnd;
+use crate::stats::cell::Cell;
 use crate::stats::data::PhaseData;
 use crate::store::parquet;
 use anyhow::Context;
@@ -93,14 +96,11 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
     let mut bench = plan::bench(arguments, folders)?;
     let stop = signals::stop_requests()?;
     let scratch = input::scratch_folder("sweepd-bench").context("cannot make a scratch folder")?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let result = runtime.block_on(measure(&mut bench, &scratch, stop));
+    let result = block_on(measure(&mut bench, &scratch, stop));
     std::fs::remove_dir_all(&scratch).ok();
     let data = result?;
-    let text = show::result(&bench, &data);
+    let cell = show::cell(&data);
+    let text = show::result(&bench, &data, &cell);
     print!("{text}");
     if let Some(file) = &arguments.records {
         let path = std::path::absolute(file).context("cannot find the folder for the records")?;
@@ -108,8 +108,12 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
         println!("records: {}", file.display());
     }
     if let Some(file) = &arguments.save_result {
-        let result =
-            saved(&setup(&bench, &data), &data.facts, &data.records, arguments.save_detailed);
+        let result = saved(
+            &setup(&bench, &data, &cell),
+            &data.facts,
+            &data.records,
+            arguments.save_detailed,
+        );
         let text = serde_json::to_string_pretty(&result)? + "\n";
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         println!("result: {}", file.display());
@@ -164,16 +168,9 @@ async fn drive(plan: &LoadPlan, mut stop: watch::Receiver<u32>) -> anyhow::Resul
     Ok(PhaseData::new(facts, frames.records))
 }
 
-fn setup<'a>(bench: &'a Bench, data: &PhaseData) -> SavedSetup<'a> {
-    let time = clock::wall_time();
-    let date: String = time
-        .chars()
-        .take_while(|c| *c != '.')
-        .filter(|c| c.is_ascii_digit() || *c == 'T')
-        .map(|c| if c == 'T' { '-' } else { c })
-        .collect();
+fn setup<'a>(bench: &'a Bench, data: &PhaseData, cell: &Cell) -> SavedSetup<'a> {
     SavedSetup {
-        date,
+        date: folder_stamp(&clock::wall_time()),
         backend: &bench.backend,
         model: &bench.model,
         tokenizer: match &bench.length {
@@ -184,6 +181,6 @@ fn setup<'a>(bench: &'a Bench, data: &PhaseData) -> SavedSetup<'a> {
         rate: bench.rate(),
         burstiness: bench.burstiness,
         users: bench.open.is_none().then_some(bench.users),
-        more: show::facts(bench, data),
+        more: show::facts(bench, data, cell),
     }
 }

@@ -1,7 +1,7 @@
 //! What `bench` prints, and what it adds to a result file.
 
 use super::plan::{Bench, PromptLength};
-use crate::ids::Name;
+use crate::ids::{Name, wire_name};
 use crate::report::figures_table;
 use crate::stats::cell::Cell;
 use crate::stats::data::{PhaseData, PhasePlan};
@@ -11,7 +11,7 @@ use crate::units::count_f64;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-fn cell(data: &PhaseData) -> Cell {
+pub(super) fn cell(data: &PhaseData) -> Cell {
     let plan = PhasePlan {
         name: data.facts.phase.clone(),
         users: data.facts.users,
@@ -29,10 +29,9 @@ fn marks(cell: &Cell) -> Vec<Mark> {
     all.into_iter().filter(|mark| mark.code != MarkCode::NoGpuTelemetry).collect()
 }
 
-pub(super) fn result(bench: &Bench, data: &PhaseData) -> String {
-    let cell = cell(data);
-    let mut text = format!("{}\n\n", requests(&cell));
-    text.push_str(&figures_table(&cell));
+pub(super) fn result(bench: &Bench, data: &PhaseData, cell: &Cell) -> String {
+    let mut text = format!("{}\n\n", requests(cell));
+    text.push_str(&figures_table(cell));
     text.push('\n');
     for (name, window) in [("whole phase", &cell.whole), ("steady window", &cell.steady)] {
         let mean = |rate: &Option<crate::stats::interval::OverTrials>| {
@@ -53,9 +52,8 @@ pub(super) fn result(bench: &Bench, data: &PhaseData) -> String {
         let _infallible =
             writeln!(text, "failed: {} × {}: {said}", error.count, error.class.name());
     }
-    for mark in marks(&cell) {
-        let code = serde_json::to_value(mark.code).unwrap_or_default();
-        let _infallible = writeln!(text, "{}: {}", code.as_str().unwrap_or("mark"), mark.detail);
+    for mark in marks(cell) {
+        let _infallible = writeln!(text, "{}: {}", wire_name(&mark.code), mark.detail);
     }
     text
 }
@@ -103,8 +101,7 @@ fn prompt_length(bench: &Bench, data: &PhaseData) -> String {
 }
 
 /// For a result file: what its common fields cannot say.
-pub(super) fn facts(bench: &Bench, data: &PhaseData) -> Value {
-    let cell = cell(data);
+pub(super) fn facts(bench: &Bench, data: &PhaseData, cell: &Cell) -> Value {
     let classes: serde_json::Map<String, Value> = cell
         .requests
         .failed_by_class
@@ -122,7 +119,7 @@ pub(super) fn facts(bench: &Bench, data: &PhaseData) -> Value {
         "censoring": cell.censoring,
         "tokens": cell.tokens,
         "client": data.facts.client,
-        "marks": marks(&cell),
+        "marks": marks(cell),
         "prompt_length": prompt_length(bench, data),
         "output_tokens": "by the server; chunks where it did not count",
     })

@@ -1,9 +1,10 @@
 //! The engines' own lives: readiness, memory, exit, teardown. One row a launch.
 
+use crate::ids::wire_name;
 use crate::report::block::Block;
 use crate::report::figure::ABSENT;
 use crate::report::sections::failures::exit_text;
-use crate::report::sections::{label, wire_name};
+use crate::report::sections::label;
 use crate::report::table::{Entry, Table};
 use crate::run::outcome::{Ending, Teardown, TeardownVerdict};
 use crate::stats::interval::{Interval, OverTrials};

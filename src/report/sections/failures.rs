@@ -1,7 +1,8 @@
 //! Trials that did not complete, and why. Failures of one variant that look alike are told once.
 
+use crate::ids::wire_name;
 use crate::report::block::Block;
-use crate::report::sections::{block_list, label, wire_name};
+use crate::report::sections::{block_list, label};
 use crate::run::outcome::{Ending, ExitStatus};
 use crate::stats::summary::{AttemptSummary, Summary, TrialSummary};
 use crate::sweep::smoke::SMOKE_BLOCK;

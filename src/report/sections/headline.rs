@@ -1,7 +1,8 @@
 //! The table that answers the question the sweep was made for.
 
+use crate::ids::wire_name;
 use crate::report::block::Block;
-use crate::report::sections::{floor_note, label, measured, wire_name};
+use crate::report::sections::{floor_note, label, measured};
 use crate::report::table::Table;
 use crate::stats::cell::Cell;
 use crate::stats::metric::Metric;

@@ -26,7 +26,6 @@ use crate::stats::cell::Cell;
 use crate::stats::quantile::{Distribution, Percentile};
 use crate::stats::summary::Summary;
 use crate::sweep::smoke::SMOKE_BLOCK;
-use serde::Serialize;
 
 pub(crate) struct Section {
     pub(crate) title: &'static str,
@@ -62,15 +61,6 @@ pub(crate) fn label(summary: &Summary, variant: &Name) -> String {
     match summary.variant(variant) {
         Some(variant) if variant.facts.simulated => format!("{} (simulated)", variant.facts.name),
         _ => variant.to_string(),
-    }
-}
-
-/// The name that a value has in files.
-pub(crate) fn wire_name(value: &impl Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(name)) => name,
-        Ok(other) => other.to_string(),
-        Err(_) => String::new(),
     }
 }
 

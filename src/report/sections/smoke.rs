@@ -1,8 +1,9 @@
 //! Launches before the first block: whether each variant works at all, and how long it takes to start.
 
+use crate::ids::wire_name;
 use crate::report::block::Block;
 use crate::report::figure::ABSENT;
-use crate::report::sections::{label, wire_name};
+use crate::report::sections::label;
 use crate::report::table::Table;
 use crate::run::outcome::Ending;
 use crate::stats::summary::{Summary, TrialSummary};

@@ -1,7 +1,8 @@
 //! The replicates themselves: what each trial gave, beside the figures over trials.
 
+use crate::ids::wire_name;
 use crate::report::block::Block;
-use crate::report::sections::{floor_note, label, wire_name};
+use crate::report::sections::{floor_note, label};
 use crate::report::table::Table;
 use crate::stats::metric::Metric;
 use crate::stats::quantile::Percentile;

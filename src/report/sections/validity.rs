@@ -1,8 +1,8 @@
 //! The marks, with what each kind of mark means for the reader.
 
-use crate::ids::Name;
+use crate::ids::{Name, wire_name};
 use crate::report::block::Block;
-use crate::report::sections::{label, wire_name};
+use crate::report::sections::label;
 use crate::report::table::Table;
 use crate::stats::marks::{Mark, MarkCode};
 use crate::stats::summary::Summary;
@@ -47,7 +47,7 @@ fn place(mark: &Mark) -> (MarkCode, Option<&Name>, Option<&Name>) {
 fn meaning(code: MarkCode) -> &'static str {
     match code {
         MarkCode::AboveRoofline => {
-            "a figure beyond what this GPU can do with this model: the hardware or the model is not the one named, a              cache or speculation did the work, or the measurement is wrong. Do not use it before that is known."
+            "a figure beyond what this GPU can do with this model: the hardware or the model is not the one named, a cache or speculation did the work, or the measurement is wrong. Do not use it before that is known."
         }
         MarkCode::PhaseUnfinished => {
             "the phase broke off in this trial, so its throughput and latencies are left out of every figure."
