@@ -26,7 +26,7 @@ fn existing(folder: &Path) -> Option<&Path> {
 }
 
 /// For whoever is not root.
-fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let disk = statvfs(path).ok()?;
     Some(disk.blocks_available().saturating_mul(disk.fragment_size()))
 }

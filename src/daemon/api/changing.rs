@@ -10,13 +10,9 @@ use crate::daemon::service::changes::time_or_none;
 use crate::daemon::service::job::Outfit;
 use crate::daemon::service::recover::trial_id;
 use crate::daemon::service::view::{Move, Submission, Which};
-use crate::engine::library::Library;
 use crate::form::Problems;
-use crate::form::host::Disk;
 use crate::ids::{RunId, TrialId};
 use crate::store::control::{By, Schedule};
-use crate::sweep::installed::NotAsked;
-use crate::sweep::parse;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -75,18 +71,7 @@ fn order(submission: Submission, outfit: &Arc<Outfit>) -> Result<Order, Refused>
     let wrong = |problems: Problems| {
         Refused::new(422, problems.to_string()).help("`sweepd check` says the same, before")
     };
-    let library = Library::load(engine_folders.clone()).map_err(wrong)?;
-    let disk = Disk::new(&outfit.search_path);
-    let sweep =
-        parse::parse(&file, &submission.sweep, &library, &disk, &NotAsked).map_err(wrong)?;
-    Ok(Order {
-        sweep,
-        text: submission.sweep,
-        origin: Origin { file, engine_folders },
-        sweepd: outfit.sweepd.clone(),
-        inherited: outfit.inherited.clone(),
-        machine: outfit.machine.clone(),
-    })
+    outfit.order(submission.sweep, Origin { file, engine_folders }).map_err(wrong)
 }
 
 pub(super) async fn cancel(

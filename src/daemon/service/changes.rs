@@ -117,17 +117,12 @@ impl Keeper {
         Ok(Done { done })
     }
 
-    /// Writes a decision about one run down and takes it over.
+    /// A decision about one run of the queue.
     fn decide(&mut self, run: &RunId, change: Change) -> Result<(), Refused> {
         if !self.queue.runs.contains_key(run) {
             return Err(self.not_in_queue(run));
         }
-        let path = self.dir(run).file("control.jsonl");
-        let line = control::append(&path, change).map_err(|error| Refused::store(&error))?;
-        if let Some(entry) = self.queue.runs.get_mut(run) {
-            entry.apply(&line.change, &line.at);
-        }
-        Ok(())
+        self.take_over(run, change).map_err(|error| Refused::store(&error))
     }
 
     fn decide_all(&mut self, change: Change) -> Result<(), Refused> {

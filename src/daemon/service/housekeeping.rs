@@ -3,6 +3,7 @@
 use super::config::Retention;
 use super::paths::Paths;
 use crate::ids::RunId;
+use crate::sample::room::free_bytes;
 use crate::store::files::StoreError;
 use crate::store::index::{Index, IndexedRun};
 use std::fs::{self, OpenOptions};
@@ -12,11 +13,6 @@ use std::time::SystemTime;
 
 /// What a trial's small files need to be worth a try after a full disk.
 const PROBE_BYTES: usize = 256 << 10;
-
-pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
-    let facts = nix::sys::statvfs::statvfs(folder).ok()?;
-    Some(facts.blocks_available().saturating_mul(facts.fragment_size()))
-}
 
 /// Why no trial may be started; `None` when there is space. After a full disk some is really written.
 pub(crate) fn lacking(folder: &Path, floor: u64, was_full: bool) -> Option<String> {

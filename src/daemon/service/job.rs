@@ -8,9 +8,10 @@ use crate::daemon::gpu::Machine;
 use crate::daemon::open::OpenRun;
 use crate::daemon::order::Order;
 use crate::daemon::progress::{Progress, Watcher};
-use crate::daemon::reports;
+use crate::daemon::reports::{self, Origin};
 use crate::daemon::stopping::Stopping;
 use crate::engine::library::Library;
+use crate::form::Problems;
 use crate::form::host::Disk;
 use crate::ids::RunId;
 use crate::run::outcome::TrialOutcome;
@@ -39,6 +40,22 @@ pub(crate) struct Outfit {
     pub(crate) run_as: Option<String>,
     /// Where programs are looked for.
     pub(crate) search_path: OsString,
+}
+
+impl Outfit {
+    /// A sweep's text, checked against the machine as it is now.
+    pub(crate) fn order(&self, text: String, origin: Origin) -> Result<Order, Problems> {
+        let library = Library::load(origin.engine_folders.clone())?;
+        let disk = Disk::new(&self.search_path);
+        Ok(Order {
+            sweep: parse::parse(&origin.file, &text, &library, &disk, &NotAsked)?,
+            text,
+            origin,
+            sweepd: self.sweepd.clone(),
+            inherited: self.inherited.clone(),
+            machine: self.machine.clone(),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -153,20 +170,11 @@ async fn open(dir: RunDir, id: RunId, outfit: &Outfit) -> Result<OpenRun, WorkEr
 /// The frozen sweep, as it can be run.
 fn order(dir: &RunDir, outfit: &Outfit) -> Result<Order, WorkError> {
     let frozen = recover::frozen(dir)?;
-    let problems = |problems: crate::form::Problems| {
+    let problems = |problems: Problems| {
         WorkError::CannotOpen(format!("its sweep cannot be run any more: {problems}"))
     };
-    let library = Library::load(frozen.origin.engine_folders.clone()).map_err(problems)?;
-    let disk = Disk::new(&outfit.search_path);
-    let sweep = parse::parse(&frozen.origin.file, &frozen.text, &library, &disk, &NotAsked);
-    let mut sweep = sweep.map_err(problems)?;
-    sweep.containment.run_as = outfit.run_as.clone().or(sweep.containment.run_as);
-    Ok(Order {
-        sweep,
-        text: frozen.text,
-        origin: frozen.origin,
-        sweepd: outfit.sweepd.clone(),
-        inherited: outfit.inherited.clone(),
-        machine: outfit.machine.clone(),
-    })
+    let mut order = outfit.order(frozen.text, frozen.origin).map_err(problems)?;
+    let asked = order.sweep.containment.run_as.take();
+    order.sweep.containment.run_as = outfit.run_as.clone().or(asked);
+    Ok(order)
 }

@@ -248,7 +248,11 @@ impl Keeper {
     }
 
     fn leave_out(&mut self, run: &RunId, reason: String) -> Result<(), StoreError> {
-        let change = Change::LeftOut { reason };
+        self.take_over(run, Change::LeftOut { reason })
+    }
+
+    /// Writes a decision about one run down and takes it over.
+    pub(super) fn take_over(&mut self, run: &RunId, change: Change) -> Result<(), StoreError> {
         let line = control::append(&self.dir(run).file("control.jsonl"), change)?;
         if let Some(entry) = self.queue.runs.get_mut(run) {
             entry.apply(&line.change, &line.at);

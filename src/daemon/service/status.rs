@@ -1,10 +1,11 @@
 //! What the keeper shows to everybody: made by it, read without asking it.
 
 use super::keeper::{Keeper, View};
+use super::tell;
 use super::view::{API, RunView, StatusView};
-use super::{housekeeping, tell};
 use crate::daemon::queue::{Entry, SlotState};
 use crate::ids::RunId;
+use crate::sample::room;
 use std::sync::Arc;
 
 impl Keeper {
@@ -51,7 +52,7 @@ impl Keeper {
             runs_open: self.queue.runs.len(),
             trials_waiting: self.queue.runs.values().map(waiting).sum(),
             last_event: self.events.latest(),
-            free_bytes: housekeeping::free_bytes(&self.paths.state),
+            free_bytes: room::free_bytes(&self.paths.state),
             counts: self.counts,
         }
     }
