@@ -73,6 +73,10 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
         let (asks, asked) = mpsc::channel(ASKS);
         let (watcher, progress) = mpsc::unbounded_channel();
         let events = Arc::new(Events::new());
+        // Also when no run is waiting: a GPU may still be as a sweepd that is gone had set it.
+        for said in outfit.machine.undo().await {
+            tracing::warn!(said, "gpu");
+        }
         let (keeper, view) = start::recover(
             paths.clone(),
             config_file,

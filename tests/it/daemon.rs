@@ -44,6 +44,7 @@ pub(crate) fn daemon_command(home: &Path) -> Command {
         .arg(home.join("state"))
         .arg("--runtime")
         .arg(home.join("run"))
+        .env("SWEEPD_RUNTIME_DIR", home.join("run"))
         .env("SWEEPD_LOG", "info")
         .stdin(Stdio::null());
     command

@@ -166,7 +166,7 @@ fn a_daemon_that_is_killed_at_any_instant_does_its_queue_all_the_same() {
         runs.len()
     );
     // A daemon that dies asked for nothing that nobody undid.
-    let intents = fs::read_dir(home.join("run/intents")).unwrap().count();
+    let intents = fs::read_dir(home.join("run/intents")).map_or(0, Iterator::count);
     assert_eq!(intents, 0);
 }
 

@@ -1,8 +1,10 @@
 //! Trials that own GPUs, on the stand-in: had alone, clean, set, watched and given back.
 
+use crate::daemon::Daemon;
 use crate::harness::{Run, Running, Sandbox, eventually, sweep, variant};
 use crate::nvml::{StandIn, now};
 use serde_json::Value;
+use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -290,6 +292,24 @@ fn clocks_that_a_killed_sweepd_left_locked_are_unlocked_at_the_next_start() {
     let changes = standin.changes();
     assert_eq!(changes[1], "GPU-12a locked_gpu none", "{changes:?}");
     assert_eq!(changes.last().unwrap(), "GPU-12a locked_gpu none");
+}
+
+#[test]
+fn clocks_that_a_killed_sweepd_left_locked_are_unlocked_when_a_daemon_starts() {
+    let sandbox = Sandbox::new();
+    let standin = StandIn::new(&sandbox, &one("GPU-14a"));
+    let mut running = sandbox.start(&lasting("lock_clocks_mhz = 1410", &long("good")));
+    running.until_it_says("phase 2-users");
+    running.signal(9);
+    running.wait(Duration::from_secs(10));
+    assert_eq!(standin.changes(), ["GPU-14a locked_gpu 1410 1410"]);
+    let home = sandbox.path().join("daemon");
+    fs::create_dir_all(&home).unwrap();
+    let mut command = sandbox.command(&["daemon", "--engines-as-root"]);
+    command.arg("--state").arg(home.join("state")).arg("--runtime").arg(home.join("run"));
+    let daemon = Daemon::spawn_command(&home, command);
+    daemon.until_ready();
+    assert_eq!(standin.changes(), ["GPU-14a locked_gpu 1410 1410", "GPU-14a locked_gpu none"]);
 }
 
 #[test]

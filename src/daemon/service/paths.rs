@@ -40,10 +40,6 @@ impl Paths {
     pub(crate) fn socket(&self) -> PathBuf {
         socket_in(&self.runtime)
     }
-
-    pub(crate) fn intents(&self) -> PathBuf {
-        self.runtime.join("intents")
-    }
 }
 
 pub(crate) fn socket_in(runtime: &Path) -> PathBuf {

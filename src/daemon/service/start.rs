@@ -13,7 +13,6 @@ use crate::daemon::progress::Watcher;
 use crate::daemon::queue::Queue;
 use crate::store::control;
 use crate::store::files::StoreError;
-use crate::store::intents::Intents;
 use crate::store::lock::{self, Asked, Holder};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -51,7 +50,6 @@ pub(crate) fn recover(
         Asked::Taken(lock) => lock,
         Asked::Held(holder) => return Err(StartError::Held(paths.state, holder)),
     };
-    undo(&paths)?;
     hooks::take_back(&paths.outbox());
     let mut queue = Queue::default();
     for line in control::read(&paths.control())? {
@@ -95,19 +93,6 @@ pub(crate) fn recover(
         _lock: lock,
     };
     Ok((keeper, shown))
-}
-
-/// What dead processes wrote down before they did it is undone.
-fn undo(paths: &Paths) -> Result<(), StoreError> {
-    let (orphans, unreadable) = Intents::open(&paths.intents())?.orphans()?;
-    for error in unreadable {
-        tracing::error!(%error, "what must be undone cannot be read: it is left alone");
-    }
-    for intent in orphans {
-        let kind = intent.file.kind.clone();
-        tracing::warn!(kind, written = intent.file.written, "nobody here knows how to undo this");
-    }
-    Ok(())
 }
 
 fn nothing_yet(since: &str) -> View {
