@@ -5,6 +5,7 @@ use crate::ids::Name;
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
+use crate::run::signal::Signal;
 use crate::supervise::guard::message::GuardReport;
 use crate::supervise::state::Why;
 use crate::units::{ClockAnchor, MonoNs};
@@ -16,6 +17,8 @@ pub(crate) struct Finding {
     pub(crate) why: Why,
     /// The state it was in when the reason to stop came.
     pub(crate) during: String,
+    /// What the last look at it showed.
+    pub(crate) signals: Vec<Signal>,
     /// The phase that was driven then.
     pub(crate) failed_phase: Option<Name>,
     pub(crate) matches: Vec<(usize, EvidenceLine)>,
@@ -42,6 +45,7 @@ impl Finding {
         Self {
             why,
             during: "launching".into(),
+            signals: Vec::new(),
             failed_phase: None,
             matches: Vec::new(),
             circumstances: Circumstances::default(),

@@ -22,7 +22,7 @@ use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ const LOG_HEAD_BYTES: u64 = 8 << 20;
 const LOG_TAIL_BYTES: u64 = 8 << 20;
 /// What the load process may need beyond its own deadlines: building prompts, writing records.
 const LOAD_MARGIN: Duration = Duration::from_secs(120);
+/// The last look at an engine that makes no progress.
+const EXAMINE: Duration = Duration::from_secs(20);
 /// For the load process to hand over its records, and for the guard to say its last word.
 const STOP_MARGIN: Duration = Duration::from_secs(25);
 
@@ -110,9 +112,16 @@ pub(crate) fn attempt_plan(
             .filter(|phase| place.phases.contains(&phase.name))
             .map(|phase| load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase))
             .collect(),
+        dumper: dumper(place.inherited),
         limits: Limits { phases: place.phases.len(), ..limits(sweep, variant) },
         readback: ReadBack { engine: Arc::clone(&variant.engine), params: variant.params.clone() },
     })
+}
+
+/// As a shell would find it.
+fn dumper(inherited: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let path = inherited.get("PATH")?;
+    std::env::split_paths(path).map(|folder| folder.join("py-spy")).find(|file| file.is_file())
 }
 
 fn load_pattern(phase: &Phase, seed: Seed, dir: &AttemptDir) -> LoadPattern {
@@ -271,6 +280,7 @@ fn limits(sweep: &Sweep, variant: &Variant) -> Limits {
         ready: deadlines.ready,
         warmup: deadlines.warmup + LOAD_MARGIN,
         phase: deadlines.phase + LOAD_MARGIN,
+        examine: EXAMINE,
         stop: grace(sweep, variant) + deadlines.verify + STOP_MARGIN,
         verify: deadlines.verify,
         stall: deadlines.stall,

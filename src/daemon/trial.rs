@@ -177,6 +177,7 @@ async fn run_attempt(
             .time_to_ready
             .map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)),
         peak_host_memory_bytes: finding.peak_memory_bytes,
+        signals: finding.signals.clone(),
         kernel: finding.report.as_ref().map(|report| report.kernel.clone()),
         teardown: verdict::teardown(&finding),
         effective: finding.effective,

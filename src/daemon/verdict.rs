@@ -2,8 +2,9 @@
 
 use super::finding::Finding;
 use crate::engine::rules::rule::LogRules;
-use crate::engine::rules::{Matcher, diagnose};
+use crate::engine::rules::{Matcher, Symptom, diagnose};
 use crate::run::outcome::{Ending, Teardown, TeardownVerdict};
+use crate::run::signal::{self, Signal, Source};
 use crate::supervise::state::Why;
 
 /// How the attempt ended, in the vocabulary of outcomes.
@@ -16,8 +17,29 @@ pub(crate) fn ending(finding: &Finding, rules: &LogRules, version: Option<&str>)
             let tail = finding.report.as_ref().map(|report| report.tail.as_slice());
             let log = Matcher::reported(rules, version, &finding.matches, tail.unwrap_or_default())
                 .seen(&finding.circumstances);
-            Ending::EngineFailed { failure: diagnose(&log, symptom, &finding.during) }
+            let symptom = weighed(symptom, &finding.signals);
+            let mut failure = diagnose(&log, &symptom, &finding.during);
+            if !finding.signals.is_empty() {
+                let together = signal::together(&finding.signals);
+                failure.summary = format!("{} ({together})", failure.summary);
+            }
+            Ending::EngineFailed { failure }
         }
+    }
+}
+
+/// Silent streams of an engine whose own counters go on are slow ones.
+fn weighed(symptom: &Symptom, signals: &[Signal]) -> Symptom {
+    let moved =
+        |signal: &Signal| signal.source == Source::Counters && signal.progress == Some(true);
+    match symptom {
+        Symptom::NoProgress { silent } if signals.iter().any(moved) => {
+            let silent = humantime::format_duration(*silent);
+            let detail =
+                format!("no stream brought a byte for {silent}, but its own counters went on");
+            Symptom::TooSlow { detail }
+        }
+        other => other.clone(),
     }
 }
 
@@ -57,4 +79,24 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
         left: report.map(|report| report.left.clone()).unwrap_or_default(),
         shared_memory: report.map(|report| report.shm.clone()).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn silence_is_a_hang_unless_the_engine_counts_on() {
+        let silence = Symptom::NoProgress { silent: Duration::from_secs(60) };
+        let said = |source, progress| Signal { source, progress, seen: String::new() };
+        let counted = |progress| weighed(&silence, &[said(Source::Counters, progress)]);
+        assert!(matches!(counted(Some(true)), Symptom::TooSlow { .. }));
+        assert_eq!(counted(Some(false)), silence);
+        assert_eq!(counted(None), silence);
+        // Health is no progress, and counters are no answer to another failure.
+        assert_eq!(weighed(&silence, &[said(Source::Health, Some(true))]), silence);
+        let gone = Symptom::NoConnections;
+        assert_eq!(weighed(&gone, &[said(Source::Counters, Some(true))]), gone);
+    }
 }

@@ -4,6 +4,7 @@ use super::FORMAT;
 use super::containment::{KernelEvidence, LeftProcess, SharedMemory};
 use super::decision::Decision;
 use super::effective::EffectiveConfig;
+use super::signal::Signal;
 use crate::clock;
 use crate::ids::{Name, RunId, TrialId};
 use crate::units::ClockAnchor;
@@ -191,6 +192,9 @@ pub(crate) struct AttemptOutcome {
     pub(crate) time_to_ready_ms: Option<u64>,
     /// Resident memory summed over the engine's processes, the highest of the samples.
     pub(crate) peak_host_memory_bytes: Option<u64>,
+    /// What was seen of an engine that was given up while it lived.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) signals: Vec<Signal>,
     /// What the kernel knows of memory that ran out meanwhile.
     #[serde(default)]
     pub(crate) kernel: Option<KernelEvidence>,
@@ -221,6 +225,7 @@ impl AttemptOutcome {
             exit: None,
             time_to_ready_ms: None,
             peak_host_memory_bytes: None,
+            signals: Vec::new(),
             kernel: None,
             teardown: None,
             effective: None,

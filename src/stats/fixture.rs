@@ -161,6 +161,7 @@ fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
         exit: Some(if failed { ExitStatus::Code(1) } else { ExitStatus::Signal(15) }),
         time_to_ready_ms: Some(2340 + u64::from(number) * 50),
         peak_host_memory_bytes: Some(412 << 20),
+        signals: Vec::new(),
         kernel: None,
         teardown: Some(Teardown {
             verdict: if failed { TeardownVerdict::PortHeld } else { TeardownVerdict::Clean },

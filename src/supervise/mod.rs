@@ -10,6 +10,7 @@ mod oom;
 pub(crate) mod ports;
 pub(crate) mod probe;
 mod shm;
+pub(crate) mod stack;
 pub(crate) mod state;
 mod stuck;
 pub(crate) mod tree;

@@ -1,10 +1,10 @@
 //! One attempt's life, from launch to the proof that nothing is left. Pure: no clock, no process.
 //!
-//! `Launching -> Loading -> Proving -> WarmingUp -> Loaded(phase) -> Stopping -> Verifying -> Ended`
+//! `Launching -> Loading -> Proving -> WarmingUp -> Loaded(phase) -> [Examining] -> Stopping -> Verifying -> Ended`
 //!
 //! Invariants: every state has a deadline, so every walk ends; once an engine may have been
 //! launched, `Ended` is reached only through `Stopping` and `Verifying`; the first reason to stop
-//! is the one that is kept.
+//! is the one that is kept, but for one that only says what the engine's end then explains.
 
 use crate::engine::rules::Symptom;
 use crate::run::outcome::ExitStatus;
@@ -21,6 +21,8 @@ pub(crate) struct Limits {
     pub(crate) warmup: Duration,
     /// The load process ends a phase by its own deadlines; this one is for a load process that does not.
     pub(crate) phase: Duration,
+    /// The last look at an engine that lives and makes no progress.
+    pub(crate) examine: Duration,
     /// Grace and kill together, and some for the guard to say so.
     pub(crate) stop: Duration,
     pub(crate) verify: Duration,
@@ -36,10 +38,22 @@ pub(crate) enum State {
     Loading,
     Proving,
     WarmingUp,
-    Loaded { phase: usize },
-    Stopping { why: Why },
-    Verifying { why: Why },
-    Ended { why: Why },
+    Loaded {
+        phase: usize,
+    },
+    /// It lives and makes no progress: evidence is taken before it is ended.
+    Examining {
+        why: Why,
+    },
+    Stopping {
+        why: Why,
+    },
+    Verifying {
+        why: Why,
+    },
+    Ended {
+        why: Why,
+    },
 }
 
 /// Why an attempt stops.
@@ -95,6 +109,8 @@ pub(crate) enum Event {
     GpuTrouble {
         symptom: Symptom,
     },
+    /// The last look is over.
+    Examined,
     /// The port's state is known.
     PortChecked,
     CancelAsked {
@@ -109,6 +125,8 @@ pub(crate) enum Action {
     ProveGeneration,
     StartWarmup,
     StartPhase(usize),
+    /// Look at it once more, within a bound.
+    Examine,
     /// Close the streams and take the records that there are.
     StopLoad,
     StopEngine,
@@ -140,6 +158,7 @@ impl Attempt {
     pub(crate) fn on(self, event: Event, now: MonoNs, limits: &Limits) -> Step {
         match &self.state {
             State::Ended { .. } => (self, Vec::new()),
+            State::Examining { .. } => self.examining(event, now, limits),
             State::Stopping { .. } | State::Verifying { .. } => self.ending(event, now, limits),
             State::Launching
             | State::Loading
@@ -173,14 +192,14 @@ impl Attempt {
             (State::WarmingUp, Event::LoadDone { end, ok, records }) => {
                 match load_verdict(end, ok, records, "the warm-up", limits) {
                     None => self.phase(0, now, limits),
-                    Some(why) => self.stop(why, now, limits),
+                    Some(why) => self.give_up(why, now, limits),
                 }
             }
             (State::Loaded { phase }, Event::LoadDone { end, ok, records }) => {
                 let next = phase + 1;
                 match load_verdict(end, ok, records, "the phase", limits) {
                     None => self.phase(next, now, limits),
-                    Some(why) => self.stop(why, now, limits),
+                    Some(why) => self.give_up(why, now, limits),
                 }
             }
             (_, Event::LoadBroken { reason }) => self.stop(Why::Broken { reason }, now, limits),
@@ -197,7 +216,7 @@ impl Attempt {
             (_, Event::CancelAsked { reason }) => self.stop(Why::Cancelled { reason }, now, limits),
             (_, Event::Tick) if now >= self.deadline => {
                 let why = self.too_late(limits);
-                self.stop(why, now, limits)
+                self.give_up(why, now, limits)
             }
             (
                 _,
@@ -207,9 +226,40 @@ impl Attempt {
                 | Event::ProbeFailed { .. }
                 | Event::TokenGenerated
                 | Event::LoadDone { .. }
+                | Event::Examined
                 | Event::PortChecked
                 | Event::Tick,
             ) => (self, Vec::new()),
+        }
+    }
+
+    /// It lives, but it is given up. What ends the look early ends the engine, too.
+    fn examining(mut self, event: Event, now: MonoNs, limits: &Limits) -> Step {
+        let State::Examining { why } = &self.state else { return (self, Vec::new()) };
+        let why = why.clone();
+        match event {
+            Event::Examined | Event::CancelAsked { .. } => self.stop(why, now, limits),
+            Event::Tick if now >= self.deadline => self.stop(why, now, limits),
+            Event::LeaderExited { status } => {
+                let symptom = Symptom::Exited { status, was_ready: true };
+                let why = if is_explained_by_its_end(&why) { failed(symptom) } else { why };
+                self.stop(why, now, limits)
+            }
+            Event::GuardEnded | Event::GuardLost => {
+                self.state = State::Stopping { why };
+                self.verify(now, limits, vec![Action::StopLoad])
+            }
+            Event::Launched
+            | Event::LaunchFailed { .. }
+            | Event::EndpointAnswered
+            | Event::ForeignListener { .. }
+            | Event::ProbeFailed { .. }
+            | Event::TokenGenerated
+            | Event::LoadDone { .. }
+            | Event::LoadBroken { .. }
+            | Event::GpuTrouble { .. }
+            | Event::PortChecked
+            | Event::Tick => (self, Vec::new()),
         }
     }
 
@@ -249,6 +299,7 @@ impl Attempt {
                 | Event::GuardEnded
                 | Event::GuardLost
                 | Event::GpuTrouble { .. }
+                | Event::Examined
                 | Event::PortChecked
                 | Event::CancelAsked { .. }
                 | Event::Tick,
@@ -276,6 +327,16 @@ impl Attempt {
         } else {
             self.stop(Why::Completed, now, limits)
         }
+    }
+
+    /// An engine that lives is looked at before it is ended.
+    fn give_up(mut self, why: Why, now: MonoNs, limits: &Limits) -> Step {
+        if !matches!(why, Why::Failed { .. }) {
+            return self.stop(why, now, limits);
+        }
+        self.state = State::Examining { why };
+        self.deadline = now.plus(limits.examine);
+        (self, vec![Action::Examine])
     }
 
     /// Streams first, then the engine: a stream in flight can hold an engine's exit for ever.
@@ -317,11 +378,18 @@ impl Attempt {
             State::WarmingUp | State::Loaded { .. } => Why::Broken {
                 reason: "the load process did not end by the deadlines it was given".into(),
             },
-            State::Stopping { why } | State::Verifying { why } | State::Ended { why } => {
-                why.clone()
-            }
+            State::Examining { why }
+            | State::Stopping { why }
+            | State::Verifying { why }
+            | State::Ended { why } => why.clone(),
         }
     }
+}
+
+/// Streams that end are an engine that ends, seen from the other side and an instant earlier.
+fn is_explained_by_its_end(why: &Why) -> bool {
+    let Why::Failed { symptom } = why else { return false };
+    matches!(symptom, Symptom::CannotGenerate { .. } | Symptom::NoConnections)
 }
 
 fn failed(symptom: Symptom) -> Why {

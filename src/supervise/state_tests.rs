@@ -9,6 +9,7 @@ const LIMITS: Limits = Limits {
     ready: Duration::from_secs(10),
     warmup: Duration::from_secs(60),
     phase: Duration::from_secs(100),
+    examine: Duration::from_secs(10),
     stop: Duration::from_secs(15),
     verify: Duration::from_secs(5),
     stall: Duration::from_secs(7),
@@ -73,6 +74,7 @@ fn what_the_last_probe_met_is_in_the_verdict() {
         (0, Event::Launched),
         (1, Event::ProbeFailed { reason: "503".into() }),
         (61, Event::Tick),
+        (62, Event::Examined),
     ]);
     let symptom = Symptom::NotReady { waited: LIMITS.load, last_probe: Some("503".to_owned()) };
     assert_eq!(state, State::Stopping { why: Why::Failed { symptom } });
@@ -90,6 +92,34 @@ fn the_first_reason_is_kept() {
     let (state, _) = walk(&events);
     let symptom = Symptom::NoProgress { silent: LIMITS.stall };
     assert_eq!(state, State::Ended { why: Why::Failed { symptom } });
+}
+
+#[test]
+fn an_engine_without_progress_is_looked_at_before_it_is_ended() {
+    let hang = || Event::LoadDone { end: PhaseEnd::Hang, ok: 3, records: 9 };
+    let mut events = until_loaded();
+    events.push((8, hang()));
+    let (state, actions) = walk(&events);
+    assert!(matches!(state, State::Examining { .. }), "{state:?}");
+    assert_eq!(actions.last(), Some(&Action::Examine));
+    for next in [(9, Event::Examined), (18, Event::Tick), (9, Event::GuardLost)] {
+        let mut events = events.clone();
+        events.push(next);
+        let (state, actions) = walk(&events);
+        let ended = matches!(state, State::Stopping { .. } | State::Verifying { .. });
+        assert!(ended && actions.contains(&Action::StopLoad), "{state:?}");
+    }
+}
+
+#[test]
+fn streams_that_end_an_instant_before_the_engine_are_its_end() {
+    let mut events = until_loaded();
+    let status = ExitStatus::Code(1);
+    events.push((8, Event::LoadDone { end: PhaseEnd::Finished, ok: 0, records: 4 }));
+    events.push((8, Event::LeaderExited { status }));
+    let (state, _) = walk(&events);
+    let symptom = Symptom::Exited { status, was_ready: true };
+    assert_eq!(state, State::Stopping { why: Why::Failed { symptom } });
 }
 
 #[test]
@@ -125,7 +155,7 @@ fn any_event(random: &mut Stream) -> Event {
         4 => Event::GuardEnded,
         5 => Event::GuardLost,
         6 => Event::CancelAsked { reason: String::new() },
-        7 => Event::PortChecked,
+        7 => [Event::PortChecked, Event::Examined][random.below(2)].clone(),
         8..10 => Event::Launched,
         10..12 => Event::EndpointAnswered,
         12..14 => Event::TokenGenerated,

@@ -15,6 +15,8 @@ pub(crate) struct Process {
     pub(crate) state: char,
     /// Clock ticks since boot: with the pid, a process's identity.
     pub(crate) start_ticks: u64,
+    /// User and system time so far.
+    pub(crate) cpu_ticks: u64,
     pub(crate) command: String,
 }
 
@@ -23,11 +25,13 @@ pub(crate) fn parse_stat(text: &str) -> Option<Process> {
     let (head, tail) = text.rsplit_once(')')?;
     let (pid, command) = head.split_once('(')?;
     let fields: Vec<&str> = tail.split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Process {
         pid: pid.trim().parse().ok()?,
         parent: fields.get(1)?.parse().ok()?,
         state: fields.first()?.chars().next()?,
         start_ticks: fields.get(19)?.parse().ok()?,
+        cpu_ticks: ticks(11)?.saturating_add(ticks(12)?),
         command: command.to_owned(),
     })
 }
@@ -97,7 +101,7 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, parent, state: 'S', start_ticks: 1, command: "x".into() }
+        Process { pid, parent, state: 'S', start_ticks: 1, cpu_ticks: 0, command: "x".into() }
     }
 
     #[test]
@@ -106,6 +110,7 @@ mod tests {
         let got = parse_stat(&format!("42 (a) b (c)) {tail}")).unwrap();
         assert_eq!((got.pid, got.parent, got.state, got.start_ticks), (42, 7, 'S', 12345));
         assert_eq!(got.command, "a) b (c)");
+        assert_eq!(got.cpu_ticks, 5 + 6);
         assert_eq!(parse_stat("42"), None);
     }
 

@@ -22,6 +22,7 @@ mod gpu_trials;
 mod harness;
 mod inside;
 mod kills;
+mod last_look;
 mod misbehaving;
 mod nvml;
 mod pause;

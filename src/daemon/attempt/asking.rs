@@ -2,11 +2,13 @@
 //! configuration once. Tasks beside the attempt; none of them decides anything.
 
 use super::{AttemptPlan, ReadBack};
+use crate::engine::exposition::MetricName;
 use crate::run::effective::EffectiveConfig;
 use crate::run::engine_sample::EngineSample;
 use crate::run::phase::PhaseFacts;
 use crate::sample::engine::{self, Metered};
 use crate::store::dirs::AttemptDir;
+use crate::units::MonoNs;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -104,6 +106,15 @@ impl Asking {
         }));
     }
 
+    /// Whether its counters of tokens moved after an instant; else why they say nothing of it.
+    pub(super) fn moved_since(&mut self, since: MonoNs) -> Result<bool, &'static str> {
+        self.collect();
+        if self.metered.is_none() {
+            return Err("it offers no counters");
+        }
+        moved(&self.samples, since)
+    }
+
     /// The engine is about to be told to stop: it is asked nothing more.
     pub(super) fn end(&mut self) {
         self.collect();
@@ -135,5 +146,53 @@ impl Asking {
             }
         }
         (effective, problems)
+    }
+}
+
+/// Whether the counters of tokens moved between the samples after an instant.
+fn moved(samples: &[EngineSample], since: MonoNs) -> Result<bool, &'static str> {
+    let tokens = |sample: &EngineSample| {
+        let counters = [MetricName::PromptTokensTotal, MetricName::GenerationTokensTotal];
+        let figures = counters.iter().filter_map(|name| sample.figures.get(name));
+        figures.copied().reduce(|a, b| a + b)
+    };
+    // Both within the silence: what was done before it began is no progress in it.
+    let silent = samples.iter().filter(|sample| sample.at > since);
+    let (answered, mute): (Vec<_>, Vec<_>) = silent.partition(|sample| sample.answered);
+    match answered.as_slice() {
+        [] if !mute.is_empty() => Err("its own counters were not to be had"),
+        [] | [_] => Err("its own counters were not read often enough"),
+        [first, .., last] => match (tokens(first), tokens(last)) {
+            (Some(first), Some(last)) => Ok(last > first),
+            _ => Err("it does not count its tokens"),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(at_s: i64, answered: bool, tokens: Option<f64>) -> EngineSample {
+        EngineSample {
+            at: MonoNs::new(at_s * 1_000_000_000),
+            took_ns: 1_000,
+            answered,
+            figures: tokens.map(|n| (MetricName::GenerationTokensTotal, n)).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn counters_speak_of_progress_only_by_what_they_did_in_the_silence() {
+        let since = MonoNs::new(10_000_000_000);
+        let went_before = [sample(5, true, Some(1.0)), sample(11, true, Some(9.0))];
+        assert!(moved(&went_before, since).unwrap_err().contains("often enough"));
+        let still = [went_before.as_slice(), &[sample(14, true, Some(9.0))]].concat();
+        assert_eq!(moved(&still, since), Ok(false));
+        let went_on = [still.as_slice(), &[sample(15, true, Some(10.0))]].concat();
+        assert_eq!(moved(&went_on, since), Ok(true));
+        assert!(moved(&[sample(11, false, None)], since).unwrap_err().contains("not to be had"));
+        let uncounted = [sample(11, true, None), sample(12, true, None)];
+        assert!(moved(&uncounted, since).unwrap_err().contains("does not count"));
     }
 }

@@ -4,6 +4,7 @@
 //! `samplers` is where everything that samples beside it begins and ends.
 
 mod asking;
+mod examine;
 mod load;
 mod probing;
 mod samplers;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::load::message::LoadPlan;
 use crate::run::outcome::{EvidenceLine, TimelineEntry};
+use crate::run::signal::Signal;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::cgroup::Hold;
 use crate::supervise::guard::handle::GuardHandle;
@@ -27,9 +29,11 @@ use crate::supervise::tree;
 use crate::units::MonoNs;
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 /// Everything an attempt needs, worked out beforehand.
@@ -41,6 +45,8 @@ pub(crate) struct AttemptPlan {
     pub(crate) warmup: Option<LoadPlan>,
     pub(crate) phases: Vec<LoadPlan>,
     pub(crate) limits: Limits,
+    /// `py-spy`, where it is installed.
+    pub(crate) dumper: Option<PathBuf>,
     pub(crate) readback: ReadBack,
 }
 
@@ -59,6 +65,9 @@ pub(crate) struct Beside<'a> {
     /// Events from outside that end it.
     pub(crate) alarms: mpsc::UnboundedReceiver<Event>,
 }
+
+/// For a last look that has said that it is over.
+const EXAMINED: Duration = Duration::from_millis(100);
 
 /// How often stopping was asked for: 0, 1 (in order), 2 (at once).
 pub(crate) type StopRequests = watch::Receiver<u32>;
@@ -119,6 +128,8 @@ struct Shell<'a> {
     events: mpsc::UnboundedSender<Event>,
     probe: Option<tokio::task::JoinHandle<()>>,
     stops_seen: u32,
+    /// The last look, under way.
+    examination: Option<JoinHandle<Vec<Signal>>>,
     samplers: Samplers,
     began: MonoNs,
     launched_at: Option<MonoNs>,
@@ -148,6 +159,7 @@ impl<'a> Shell<'a> {
             events,
             probe: None,
             stops_seen: 0,
+            examination: None,
             samplers: Samplers::begin(plan, dir),
             began,
             launched_at: None,
@@ -202,7 +214,7 @@ impl<'a> Shell<'a> {
         self.machine = next;
         if self.machine.state != before.state {
             self.changed(&before.state, now);
-            if self.is_living() {
+            if is_living(&self.machine.state) {
                 self.guard.order(GuardOrder::Look).await;
             }
         }
@@ -212,15 +224,17 @@ impl<'a> Shell<'a> {
     }
 
     fn changed(&mut self, before: &State, now: MonoNs) {
-        let living = !matches!(before, State::Stopping { .. } | State::Verifying { .. });
-        let stopping = !self.is_living();
-        if living && stopping {
+        let stopping = !is_living(&self.machine.state);
+        let ending = matches!(self.machine.state, State::Stopping { .. } | State::Verifying { .. });
+        if ending && self.stopping_at.is_none() {
+            self.stopping_at = Some(now);
+        }
+        if is_living(before) && stopping {
             self.finding.during = self.describe(before);
             if let State::Loaded { phase } = before {
                 let plan = self.plan.phases.get(*phase);
                 self.finding.failed_phase = plan.map(|plan| plan.phase.clone());
             }
-            self.stopping_at = Some(now);
             self.samplers.engine_stopping();
         }
         if !stopping {
@@ -240,17 +254,6 @@ impl<'a> Shell<'a> {
         }
     }
 
-    fn is_living(&self) -> bool {
-        match self.machine.state {
-            State::Stopping { .. } | State::Verifying { .. } | State::Ended { .. } => false,
-            State::Launching
-            | State::Loading
-            | State::Proving
-            | State::WarmingUp
-            | State::Loaded { .. } => true,
-        }
-    }
-
     fn describe(&self, state: &State) -> String {
         match state {
             State::Launching => "launching".into(),
@@ -261,6 +264,7 @@ impl<'a> Shell<'a> {
                 Some(plan) => format!("phase {}", plan.phase),
                 None => format!("phase {phase}"),
             },
+            State::Examining { .. } => "looking at it once more".into(),
             State::Stopping { .. } => "stopping".into(),
             State::Verifying { .. } => "verifying that nothing is left".into(),
             State::Ended { .. } => "ended".into(),
@@ -290,15 +294,46 @@ impl<'a> Shell<'a> {
                     self.start_load(plan, false).await;
                 }
             }
+            Action::Examine => self.begin_examination(),
             Action::StopLoad => self.stop_load().await,
             Action::StopEngine => {
                 self.abort_probe();
+                self.end_examination().await;
                 self.guard.order(GuardOrder::Stop).await;
             }
             Action::KillEngine => self.guard.order(GuardOrder::Kill).await,
             Action::CheckPort => {
                 self.kill_marked();
                 self.spawn_port_check();
+            }
+        }
+    }
+
+    fn begin_examination(&mut self) {
+        self.abort_probe();
+        let silent_since = clock::now().get() - nanoseconds(self.plan.limits.stall);
+        let counters = self.samplers.counters(MonoNs::new(silent_since));
+        let subject = examine::Subject {
+            guard: self.guard.pid(),
+            target: self.plan.probe.clone(),
+            stacks: self.dir.path.join("stacks.txt"),
+            dumper: self.plan.dumper.clone(),
+        };
+        let events = self.events.clone();
+        self.examination = Some(tokio::spawn(async move {
+            let mut signals = vec![counters];
+            signals.extend(examine::examine(subject).await);
+            events.send(Event::Examined).ok();
+            signals
+        }));
+    }
+
+    /// What it has seen, if it is over; otherwise it is cut short.
+    async fn end_examination(&mut self) {
+        if let Some(mut task) = self.examination.take() {
+            match timeout(EXAMINED, &mut task).await {
+                Ok(signals) => self.finding.signals = signals.unwrap_or_default(),
+                Err(_) => task.abort(),
             }
         }
     }
@@ -343,4 +378,23 @@ impl<'a> Shell<'a> {
             ..self.finding
         }
     }
+}
+
+/// Nothing has made it stop yet.
+const fn is_living(state: &State) -> bool {
+    match state {
+        State::Examining { .. }
+        | State::Stopping { .. }
+        | State::Verifying { .. }
+        | State::Ended { .. } => false,
+        State::Launching
+        | State::Loading
+        | State::Proving
+        | State::WarmingUp
+        | State::Loaded { .. } => true,
+    }
+}
+
+fn nanoseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }

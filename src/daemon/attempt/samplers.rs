@@ -8,9 +8,11 @@ use super::asking::Asking;
 use crate::load::message::LoadPlan;
 use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
+use crate::run::signal::{Signal, Source};
 use crate::sample::memory::MemorySampler;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::tree;
+use crate::units::MonoNs;
 use std::time::Duration;
 
 /// How often `tick` is called.
@@ -69,6 +71,16 @@ impl Samplers {
         if let Some(facts) = facts.filter(|_| !warmup) {
             self.asking.keep(facts);
         }
+    }
+
+    /// Whether the engine's own counters moved after an instant.
+    pub(super) fn counters(&mut self, since: MonoNs) -> Signal {
+        let (progress, seen) = match self.asking.moved_since(since) {
+            Ok(true) => (Some(true), "its own counters went on"),
+            Ok(false) => (Some(false), "its own counters stood still"),
+            Err(why) => (None, why),
+        };
+        Signal { source: Source::Counters, progress, seen: seen.to_owned() }
     }
 
     /// The reason to stop has come; the engine is about to be told.
