@@ -15,6 +15,7 @@ mod daemon_load;
 mod diagnose;
 mod engines;
 mod examples;
+mod fault_table;
 mod faults;
 mod files;
 mod gpu;
