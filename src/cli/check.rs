@@ -8,6 +8,7 @@ use crate::daemon::learned;
 use crate::sweep::def::{PlannedTrial, Sweep};
 use crate::sweep::plan::{least_duration, least_trial, plan};
 use crate::sweep::smoke;
+use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +35,12 @@ pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::
     let sweep = input.sweep.clone();
     let root = arguments.runs.clone().unwrap_or_else(input::runs_folder);
     room::check(&sweep, &root)?;
-    let launches = if arguments.launch { Some(launch::run(input)?) } else { None };
+    let problems = gpu_problems(&sweep)?;
+    // What the GPUs would refuse would refuse every launch.
+    let launches = match arguments.launch && problems.is_empty() {
+        true => Some(launch::run(input)?),
+        false => None,
+    };
     let took = match &launches {
         Some(launches) => launches.took(),
         None => learned::of_earlier(&root, &sweep.name),
@@ -43,13 +49,21 @@ pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::
     if arguments.json {
         println!(
             "{}",
-            serde_json::to_string_pretty(&as_json(&sweep, &forecast, launches.as_ref()))?
+            serde_json::to_string_pretty(&as_json(
+                &sweep,
+                &forecast,
+                launches.as_ref(),
+                &problems
+            ))?
         );
     } else {
         show(&sweep, &forecast, launches.as_ref());
+        for problem in &problems {
+            println!("  would fail: {problem}");
+        }
     }
     let all_work = launches.is_none_or(|launches| launches.all_work());
-    Ok(if all_work { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(if all_work && problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 /// How long the sweep takes.
@@ -72,7 +86,12 @@ impl Forecast {
     }
 }
 
-fn as_json(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) -> serde_json::Value {
+fn as_json(
+    sweep: &Sweep,
+    forecast: &Forecast,
+    launches: Option<&Launches>,
+    problems: &[String],
+) -> serde_json::Value {
     serde_json::json!({
         "sweep": sweep.name,
         "blocks": sweep.blocks,
@@ -81,6 +100,7 @@ fn as_json(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) -> s
         "least_duration_s": forecast.least.as_secs_f64(),
         "expected_duration_s": forecast.about.map(|span| span.as_secs_f64()),
         "launches": launches.map(Launches::as_json),
+        "problems": problems,
     })
 }
 
@@ -113,4 +133,14 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     if let Some(launches) = launches {
         println!("{}", launches.table());
     }
+}
+
+/// What the machine's GPUs would refuse at night.
+fn gpu_problems(sweep: &Sweep) -> anyhow::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let visible = input::environment().remove("CUDA_VISIBLE_DEVICES");
+    Ok(runtime.block_on(input::machine().preflight(sweep, visible.as_deref())))
 }

@@ -106,6 +106,11 @@ fn setup(sweep: &Sweep) -> Setup {
             .map(|(name, value)| SamplingParameter { name: name.clone(), value: *value })
             .collect(),
         warmup_requests: sweep.warmup.requests,
+        price: sweep
+            .gpu
+            .as_ref()
+            .map(|plan| plan.price.clone())
+            .filter(|price| price.gpu_hour.is_some() || price.kwh.is_some()),
     }
 }
 

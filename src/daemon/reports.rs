@@ -112,11 +112,14 @@ fn trial_data(stored: StoredTrial) -> TrialData {
         facts: stored.facts,
         records: stored.records,
         engine: stored.engine,
+        gpu: stored.gpu,
+        host: stored.host,
     };
     TrialData {
         outcome: stored.outcome,
         attempts: stored.attempts,
         phases: stored.phases.into_iter().map(phase).collect(),
+        gpu: stored.gpu,
     }
 }
 

@@ -265,9 +265,8 @@ async fn on_gpus(
     finding
         .note(here.anchor, no_gpu.map(|text| (launched_at, format!("no GPU telemetry: {text}"))));
     if let Some(released) = released {
-        finding.note(here.anchor, released.notes);
-        here.dir.write_gpu(&released.facts)?;
-        std::fs::remove_file(&released.frames).ok();
+        finding.note(here.anchor, released.notes.iter().cloned());
+        gpu::store(&released, &finding.phases, here.dir)?;
         finding.gpu_not_released = released.facts.not_released;
     }
     Ok(finding)

@@ -7,6 +7,7 @@
 pub(crate) mod client;
 pub(crate) mod facts;
 pub(crate) mod fault;
+pub(crate) mod frames;
 mod helper;
 pub(crate) mod lease;
 pub(crate) mod message;

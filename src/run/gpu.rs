@@ -31,6 +31,31 @@ pub(crate) struct GpuSample {
     pub(crate) processes: Option<Vec<GpuProcess>>,
 }
 
+#[cfg(test)]
+impl GpuSample {
+    /// Of which nothing is known but its time.
+    pub(crate) fn at(at: MonoNs) -> Self {
+        Self {
+            at,
+            gpu: 0,
+            power_usage_mw: None,
+            power_instant_mw: None,
+            power_average_mw: None,
+            energy_mj: None,
+            utilisation_percent: None,
+            memory_utilisation_percent: None,
+            memory_used_bytes: None,
+            temperature_c: None,
+            sm_clock_mhz: None,
+            memory_clock_mhz: None,
+            throttle_reasons: None,
+            pcie_sent_kib_s: None,
+            pcie_received_kib_s: None,
+            processes: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct GpuProcess {
     pub(crate) pid: u32,
@@ -47,6 +72,13 @@ pub(crate) struct ForeignProcess {
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) first_seen: MonoNs,
     pub(crate) last_seen: MonoNs,
+}
+
+impl ForeignProcess {
+    /// It was there in some part of the span.
+    pub(crate) fn overlaps(&self, from: MonoNs, to: MonoNs) -> bool {
+        self.first_seen <= to && self.last_seen >= from
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +163,12 @@ const THROTTLE: [(u64, &str); 9] = [
     (0x80, "hw_power_brake_slowdown"),
     (0x100, "display_clock_setting"),
 ];
+
+/// The card was held back: by heat, by its power cap, by a brake. Idling and clocks that were asked for
+/// are not throttling.
+pub(crate) const THROTTLED: u64 = 0x4 | 0x8 | 0x20 | 0x40 | 0x80;
+/// Held back by heat or by the hardware's own protection: never a steady state.
+pub(crate) const SLOWED_DOWN: u64 = 0x8 | 0x20 | 0x40 | 0x80;
 
 /// The reasons of a bit set, by name; a bit that has none here is given as its number.
 pub(crate) fn throttle_names(bits: u64) -> Vec<String> {

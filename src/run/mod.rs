@@ -7,6 +7,8 @@ pub(crate) mod decision;
 pub(crate) mod effective;
 pub(crate) mod engine_sample;
 pub(crate) mod gpu;
+pub(crate) mod gpu_phase;
+pub(crate) mod host;
 pub(crate) mod outcome;
 pub(crate) mod phase;
 pub(crate) mod provenance;

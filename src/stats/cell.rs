@@ -6,6 +6,7 @@
 use crate::ids::Name;
 use crate::stats::data::PhasePlan;
 use crate::stats::engine::EngineOverTrials;
+use crate::stats::gpu::GpuOverTrials;
 use crate::stats::interval::OverTrials;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
 use crate::stats::phase::{Client, PhaseTrial, Requests, Tokens};
@@ -37,6 +38,9 @@ pub(crate) struct Cell {
     /// What the engine said of itself.
     #[serde(default)]
     pub(crate) engine: Option<EngineOverTrials>,
+    /// Absent where no GPU was sampled.
+    #[serde(default)]
+    pub(crate) gpu: Option<GpuOverTrials>,
     pub(crate) trials: Vec<PhaseTrial>,
 }
 
@@ -107,6 +111,7 @@ impl Cell {
             tokens,
             client,
             engine: EngineOverTrials::of(trials.iter().filter_map(|trial| trial.engine.as_ref())),
+            gpu: GpuOverTrials::of(trials.iter().filter_map(|trial| trial.gpu.as_ref())),
             trials,
         }
     }

@@ -7,11 +7,15 @@ use crate::ids::{Name, RunId};
 use crate::physics::gpu::Hardware;
 use crate::physics::shape::ModelShape;
 use crate::run::engine_sample::EngineSample;
+use crate::run::gpu::AttemptGpu;
+use crate::run::gpu_phase::PhaseGpu;
+use crate::run::host::PhaseHost;
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::provenance::Provenance;
 use crate::run::record::RequestRecord;
 use crate::sweep::def::{Endpoint, PlannedTrial};
+use crate::sweep::gpu::Price;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug)]
@@ -53,6 +57,8 @@ pub(crate) struct TrialData {
     pub(crate) attempts: Vec<AttemptOutcome>,
     /// One entry a phase: that of the attempt which `outcome.phases` names.
     pub(crate) phases: Vec<PhaseData>,
+    /// Of the attempt that ended the trial; absent where it owned no GPU.
+    pub(crate) gpu: Option<AttemptGpu>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +67,9 @@ pub(crate) struct PhaseData {
     pub(crate) records: Vec<RequestRecord>,
     /// What the engine said of itself; empty where it was not asked.
     pub(crate) engine: Vec<EngineSample>,
+    /// What its GPUs did; absent where it owned none.
+    pub(crate) gpu: Option<PhaseGpu>,
+    pub(crate) host: Option<PhaseHost>,
 }
 
 /// What every trial of the sweep has in common.
@@ -78,6 +87,9 @@ pub(crate) struct Setup {
     pub(crate) sampling: Vec<SamplingParameter>,
     /// Requests sent before the first phase of an attempt and then forgotten.
     pub(crate) warmup_requests: u32,
+    /// For the cost of a million tokens, where the sweep says it.
+    #[serde(default)]
+    pub(crate) price: Option<Price>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,6 +142,6 @@ pub(crate) struct PhasePlan {
 impl PhaseData {
     /// Of an engine that was not asked.
     pub(crate) fn new(facts: PhaseFacts, records: Vec<RequestRecord>) -> Self {
-        Self { facts, records, engine: Vec::new() }
+        Self { facts, records, engine: Vec::new(), gpu: None, host: None }
     }
 }

@@ -229,7 +229,7 @@ fn trial(block: u32, variant: &str, ending: Ending, phases: Vec<PhaseData>) -> T
         started: format!("2026-03-02T01:{:02}:00Z", block * 10),
         ended: format!("2026-03-02T01:{:02}:30Z", block * 10 + 5),
     };
-    TrialData { outcome, attempts: vec![attempt(1, ending, &labels)], phases }
+    TrialData { outcome, attempts: vec![attempt(1, ending, &labels)], phases, gpu: None }
 }
 
 fn variant(label: &str, slots: u32) -> VariantFacts {
@@ -329,6 +329,7 @@ pub(crate) fn run() -> RunData {
             seed: 42,
             sampling: vec![SamplingParameter { name: "temperature".into(), value: 0.0 }],
             warmup_requests: 8,
+            price: None,
         },
         host: vec![
             ("cpu".into(), "8 x Example CPU".into()),

@@ -52,6 +52,13 @@ pub(crate) enum MarkCode {
     TeardownNotClean,
     ConfigDiffers,
     EngineVersionChanged,
+    Tainted,
+    Throttled,
+    Xid,
+    GpuNotVerified,
+    GpuTelemetryGap,
+    EnergyUncertain,
+    BusyNeighbour,
     NoGpuTelemetry,
 }
 
@@ -80,14 +87,16 @@ pub(crate) fn marks(
         block: None,
         detail: format!("{} until {}, {} since", change.before, change.at, change.after),
     }));
-    all.push(Mark {
-        code: MarkCode::NoGpuTelemetry,
-        variant: None,
-        phase: None,
-        block: None,
-        detail: "no GPU telemetry was taken: power, clocks, temperature and memory are unknown"
-            .into(),
-    });
+    if !cells.iter().any(|cell| cell.gpu.is_some()) {
+        all.push(Mark {
+            code: MarkCode::NoGpuTelemetry,
+            variant: None,
+            phase: None,
+            block: None,
+            detail: "no GPU telemetry was taken: power, clocks, temperature and memory are unknown"
+                .into(),
+        });
+    }
     all.sort_by_key(|mark| mark.code);
     all
 }
@@ -100,7 +109,7 @@ fn of_cell(cell: &Cell) -> Vec<Mark> {
         block: Some(trial.block),
         detail,
     };
-    let rules = [about_phase, about_times, about_tokens];
+    let rules = [about_phase, about_times, about_tokens, noticed];
     let found = cell.trials.iter().flat_map(|trial| {
         rules.iter().flat_map(|rule| rule(trial)).map(|found| mark(trial, found))
     });
@@ -147,6 +156,11 @@ fn about_phase(trial: &PhaseTrial) -> Vec<Found> {
         found.push((MarkCode::TtftAbsent, detail));
     }
     found
+}
+
+/// What GPUs and host gave it.
+fn noticed(trial: &PhaseTrial) -> Vec<Found> {
+    trial.noticed.clone()
 }
 
 /// Windows, stamps and the client.

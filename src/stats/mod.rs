@@ -5,11 +5,16 @@
 
 pub(crate) mod cell;
 pub(crate) mod compare;
+pub(crate) mod cost;
 pub(crate) mod data;
+pub(crate) mod energy;
 pub(crate) mod engine;
+pub(crate) mod gpu;
 pub(crate) mod hardware;
+pub(crate) mod host;
 pub(crate) mod interval;
 pub(crate) mod marks;
+mod marks_gpu;
 pub(crate) mod metric;
 pub(crate) mod phase;
 pub(crate) mod pool;

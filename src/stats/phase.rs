@@ -6,10 +6,14 @@
 //!
 //! Invariant: sent = ok + failed, and failed = the sum of the failure classes.
 
+use crate::run::host::PhaseHost;
 use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::stats::data::PhaseData;
 use crate::stats::engine::EngineFigures;
+use crate::stats::gpu::GpuTrial;
+use crate::stats::marks::MarkCode;
+use crate::stats::marks_gpu;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
 use crate::stats::quantile::Distribution;
 use crate::stats::request::{RequestMetrics, gaps, text_chunks};
@@ -41,6 +45,14 @@ pub(crate) struct PhaseTrial {
     pub(crate) client: Client,
     /// Absent where the engine was not asked, or never answered.
     pub(crate) engine: Option<EngineFigures>,
+    /// Absent where it owned no GPU, or nothing was sampled of it.
+    #[serde(default)]
+    pub(crate) gpu: Option<GpuTrial>,
+    #[serde(default)]
+    pub(crate) host: Option<PhaseHost>,
+    /// Marks that GPUs and host give it.
+    #[serde(default)]
+    pub(crate) noticed: Vec<(MarkCode, String)>,
 }
 
 /// Requests by class.
@@ -124,13 +136,15 @@ pub(crate) struct Client {
 impl PhaseTrial {
     /// The samples go along, to be pooled over trials; they are empty for an unmeasured phase.
     pub(crate) fn of(block: u32, attempt: u32, data: &PhaseData) -> (Self, Samples) {
-        let PhaseData { facts, records, engine } = data;
+        let PhaseData { facts, records, engine, gpu, host } = data;
         let measured = match facts.end {
             PhaseEnd::Finished | PhaseEnd::Deadline => true,
             PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::Stopped => false,
         };
         let counted: &[RequestRecord] = if measured { records } else { &[] };
         let (mut samples, censoring) = sample(counted);
+        let tokens = Tokens::of(records);
+        let figures = gpu.as_ref().and_then(|gpu| GpuTrial::of(gpu, tokens.counted()));
         let phase = Self {
             block,
             attempt,
@@ -143,9 +157,12 @@ impl PhaseTrial {
             latency: samples.distributions(censoring),
             censoring,
             requests: Requests::of(facts, records),
-            tokens: Tokens::of(records),
+            tokens,
             client: Client::of(facts, records),
             engine: EngineFigures::of(facts, engine),
+            noticed: marks_gpu::noticed(data, figures.as_ref()),
+            gpu: figures.filter(|_| measured),
+            host: *host,
         };
         (phase, samples)
     }
@@ -289,6 +306,11 @@ impl Tokens {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+    }
+
+    /// Output tokens, where the server counted them all.
+    pub(crate) fn counted(&self) -> Option<u64> {
+        (self.usage_missing == 0).then_some(self.output)
     }
 
     /// Absent where nothing came, or where the server does not count.

@@ -13,6 +13,7 @@ use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFact
 use crate::stats::hardware::{self, CellAgainst};
 use crate::stats::interval::OverTrials;
 use crate::stats::marks::{self, Mark};
+use crate::stats::marks_gpu;
 use crate::stats::phase::PhaseTrial;
 use crate::sweep::def::PlannedTrial;
 use crate::units::count_f64;
@@ -123,6 +124,8 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
     let trials = trials(run, &cells);
     let against_hardware = hardware::against(run, &cells);
     let mut marks = marks::marks(&cells, &trials, &run.version_changes);
+    marks.extend(run.trials.iter().filter_map(placement));
+    marks.sort_by_key(|mark| mark.code);
     marks.splice(0..0, hardware::marks(&against_hardware));
     Summary {
         format: crate::run::FORMAT,
@@ -145,6 +148,16 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         trials,
         smoke: smoke(run),
     }
+}
+
+/// A trial whose engine was not seen to be alone on its own GPU.
+fn placement(trial: &TrialData) -> Option<Mark> {
+    let ended = matches!(trial.outcome.ending, Ending::Completed);
+    let gpu = trial.gpu.as_ref().filter(|_| ended)?;
+    let (code, detail) = marks_gpu::about_placement(gpu.placement)?;
+    let id = &trial.outcome.trial;
+    let variant = Some(id.variant.clone());
+    Some(Mark { code, variant, phase: None, block: Some(id.block), detail })
 }
 
 fn cell(run: &RunData, variant: &Name, phase: &PhasePlan) -> Cell {

@@ -8,13 +8,16 @@
 //! ```
 
 use super::files::{self, StoreError};
-use super::{engine_samples, parquet};
+use super::{engine_samples, host, parquet, telemetry};
 use crate::ids::{Name, RunId, TrialId};
 use crate::run::engine_sample::EngineSample;
-use crate::run::gpu::AttemptGpu;
+use crate::run::gpu::{AttemptGpu, GpuSample};
+use crate::run::gpu_phase::PhaseGpu;
+use crate::run::host::{HostSample, PhaseHost};
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
+use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -136,7 +139,8 @@ impl RunDir {
         for source in &outcome.phases {
             phases.push(self.attempt(trial, source.attempt).read_phase(&source.phase)?);
         }
-        Ok(Some(StoredTrial { outcome, attempts, phases }))
+        let gpu = self.attempt(trial, outcome.attempts).read_gpu()?;
+        Ok(Some(StoredTrial { outcome, attempts, phases, gpu }))
     }
 }
 
@@ -146,6 +150,8 @@ pub(crate) struct StoredTrial {
     pub(crate) outcome: TrialOutcome,
     pub(crate) attempts: Vec<AttemptOutcome>,
     pub(crate) phases: Vec<StoredPhase>,
+    /// What is known of the GPUs of the attempt that ended the trial.
+    pub(crate) gpu: Option<AttemptGpu>,
 }
 
 /// A phase as its files tell it.
@@ -155,6 +161,9 @@ pub(crate) struct StoredPhase {
     pub(crate) records: Vec<RequestRecord>,
     /// Empty where the engine was not asked.
     pub(crate) engine: Vec<EngineSample>,
+    /// Absent where it owned no GPU.
+    pub(crate) gpu: Option<PhaseGpu>,
+    pub(crate) host: Option<PhaseHost>,
 }
 
 /// One attempt's folder.
@@ -198,6 +207,37 @@ impl AttemptDir {
         write_phase_to(&self.path.join("warmup"), facts, records)
     }
 
+    /// What its GPUs did in one phase: samples and figures.
+    pub(crate) fn write_phase_gpu(
+        &self,
+        facts: &PhaseFacts,
+        samples: &[GpuSample],
+        figures: &PhaseGpu,
+    ) -> Result<(), StoreError> {
+        let folder = self.phase(&facts.phase);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        telemetry::write(&folder, samples, facts)?;
+        files::write_json(&folder.join("gpu.json"), figures)
+    }
+
+    /// What the host did in one phase.
+    pub(crate) fn write_phase_host(
+        &self,
+        phase: &Name,
+        samples: &[HostSample],
+        figures: Option<&PhaseHost>,
+    ) -> Result<(), StoreError> {
+        let folder = self.phase(phase);
+        fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
+        host::write(&folder.join("host.parquet"), samples)?;
+        figures.map_or(Ok(()), |figures| files::write_json(&folder.join("host.json"), figures))
+    }
+
+    /// What is known of its GPUs; `None` where it owned none.
+    pub(crate) fn read_gpu(&self) -> Result<Option<AttemptGpu>, StoreError> {
+        optional(&self.path.join("gpu.json"))
+    }
+
     /// What is known of its GPUs.
     pub(crate) fn write_gpu(&self, facts: &AttemptGpu) -> Result<(), StoreError> {
         files::write_json(&self.path.join("gpu.json"), facts)
@@ -228,6 +268,8 @@ impl AttemptDir {
             facts: files::read_json(&folder.join("facts.json"))?,
             records: parquet::read(&folder.join("requests.parquet"))?,
             engine: if engine.exists() { engine_samples::read(&engine)? } else { Vec::new() },
+            gpu: optional(&folder.join("gpu.json"))?,
+            host: optional(&folder.join("host.json"))?,
         })
     }
 
@@ -241,6 +283,11 @@ impl AttemptDir {
         fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         engine_samples::write(&folder.join(ENGINE_SAMPLES), samples)
     }
+}
+
+/// A file that may be missing.
+fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    if path.exists() { files::read_json(path).map(Some) } else { Ok(None) }
 }
 
 fn write_phase_to(

@@ -377,3 +377,16 @@ fn a_gpu_that_is_asked_for_and_not_there_is_no_zero_and_no_run() {
     let reason = run.trial("01-good")["reason"].to_string();
     assert!(reason.contains("cannot be loaded") && reason.contains("/nowhere/"), "{reason}");
 }
+
+#[test]
+fn what_the_gpu_would_refuse_is_said_at_check() {
+    let sandbox = Sandbox::new();
+    StandIn::new(&sandbox, &one("GPU-check"));
+    let text = trials("power_limit_w = 900\ndevices = ['GPU-gone']", &good());
+    let file = sandbox.write("sweep.toml", &text);
+    let output = sandbox.command(&["check", file.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("100 to 300 W"), "{said}");
+    assert!(said.contains("no GPU GPU-gone here") && said.contains("GPU-check"), "{said}");
+}

@@ -5,6 +5,7 @@
 
 mod asking;
 mod examine;
+mod host_watch;
 mod load;
 mod probing;
 mod samplers;

@@ -5,6 +5,7 @@
 
 use super::AttemptPlan;
 use super::asking::Asking;
+use super::host_watch::HostWatch;
 use crate::load::message::LoadPlan;
 use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
@@ -21,7 +22,10 @@ pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// The samplers of one attempt.
 pub(super) struct Samplers {
     memory: MemorySampler,
+    host: HostWatch,
     asking: Asking,
+    /// Samples that could not be kept.
+    problems: Vec<String>,
 }
 
 /// What they came to.
@@ -36,14 +40,21 @@ pub(super) struct Sampled {
 impl Samplers {
     /// The guard runs; the engine is being launched.
     pub(super) fn begin(plan: &AttemptPlan, dir: &AttemptDir) -> Self {
-        Self { memory: MemorySampler::new(), asking: Asking::new(plan, dir) }
+        Self {
+            memory: MemorySampler::new(),
+            host: HostWatch::new(dir),
+            asking: Asking::new(plan, dir),
+            problems: Vec::new(),
+        }
     }
 
     /// Once a second, and at each change of state while the engine is meant to live.
     pub(super) fn tick(&mut self, guard: Option<i32>) {
         if let Some(guard) = guard {
-            let engine = tree::descendants(&tree::all(), guard);
+            let all = tree::all();
+            let engine = tree::descendants(&all, guard);
             self.memory.sample(&engine.iter().map(|process| process.pid).collect::<Vec<_>>());
+            self.host.tick(&all, &engine);
         }
     }
 
@@ -70,6 +81,7 @@ impl Samplers {
     ) {
         if let Some(facts) = facts.filter(|_| !warmup) {
             self.asking.keep(facts);
+            self.problems.extend(self.host.keep(facts).err());
         }
     }
 
@@ -90,7 +102,8 @@ impl Samplers {
 
     /// The attempt is over: every task ends here, within a bound.
     pub(super) async fn settle(self) -> Sampled {
-        let (effective, problems) = self.asking.settle().await;
+        let (effective, mut problems) = self.asking.settle().await;
+        problems.extend(self.problems);
         Sampled { peak_memory_bytes: self.memory.peak_bytes(), effective, problems }
     }
 }

@@ -6,12 +6,15 @@
 mod belongs;
 mod choose;
 mod clean;
+mod collect;
 mod hold;
 mod isolate;
+mod preflight;
 mod release;
 pub(crate) mod settings;
 mod watch;
 
+pub(crate) use collect::store;
 pub(crate) use isolate::{Isolated, Isolation, Need, isolate};
 
 use crate::gpu::client::{Client, Nvml};

@@ -3,6 +3,7 @@
 //! A tick that comes late is skipped, not made up for: every sample carries its own time.
 
 use super::super::fault::{Fault, FaultKind};
+use super::super::frames;
 use super::super::message::{Request, WatchEvent, WatchPlan};
 use super::probe::{Repeated, Taker};
 use super::{fault, inventory, say};
@@ -54,7 +55,7 @@ pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> 
     for tick in 0_u64.. {
         for gpu in &mut gpus {
             if let Some(sample) = gpu.sample(tick)? {
-                write_frame(&mut out, &sample)?;
+                frames::write(&mut out, &sample)?;
             }
         }
         if let Some(set) = &events {
@@ -74,13 +75,6 @@ pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> 
         }
     }
     out.flush()
-}
-
-fn write_frame(out: &mut impl Write, sample: &GpuSample) -> io::Result<()> {
-    let bytes = postcard::to_stdvec(sample).map_err(io::Error::other)?;
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    out.write_all(&length.to_le_bytes())?;
-    out.write_all(&bytes)
 }
 
 /// `None` where the driver tells no XIDs.

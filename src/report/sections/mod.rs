@@ -5,8 +5,10 @@ mod compare;
 mod definitions;
 mod engine;
 mod failures;
+mod gpu;
 mod hardware;
 pub(crate) mod headline;
+mod host;
 mod inside;
 mod latency;
 mod really;
@@ -45,6 +47,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Latency", render: latency::blocks },
     Section { title: "Speed for one user", render: speed::blocks },
     Section { title: "Against the hardware", render: hardware::blocks },
+    Section { title: "GPU and energy", render: gpu::blocks },
     Section { title: "Trial by trial", render: trials::blocks },
     Section { title: "Requests by class", render: requests::blocks },
     Section { title: "What really ran", render: really::blocks },
@@ -52,6 +55,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Smoke launches", render: smoke::blocks },
     Section { title: "Engines", render: engine::blocks },
     Section { title: "Cost of the load generator", render: client::blocks },
+    Section { title: "The machine meanwhile", render: host::blocks },
     Section { title: "Definitions", render: definitions::blocks },
     Section { title: "To reproduce this", render: reproduction::blocks },
 ];

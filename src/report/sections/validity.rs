@@ -44,6 +44,7 @@ fn place(mark: &Mark) -> (MarkCode, Option<&Name>, Option<&Name>) {
     (mark.code, mark.variant.as_ref(), mark.phase.as_ref())
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one line or three for each mark")]
 fn meaning(code: MarkCode) -> &'static str {
     match code {
         MarkCode::AboveRoofline => {
@@ -107,6 +108,38 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::ConfigDiffers => {
             "the engine did not run with what was asked: figures are of what ran (see What really ran)."
         }
+        MarkCode::Tainted
+        | MarkCode::Throttled
+        | MarkCode::Xid
+        | MarkCode::GpuNotVerified
+        | MarkCode::GpuTelemetryGap
+        | MarkCode::EnergyUncertain
+        | MarkCode::BusyNeighbour => about_the_machine(code),
         MarkCode::NoGpuTelemetry => "nothing is said about power, energy, clocks and throttling.",
+    }
+}
+
+/// Marks that GPUs and host give; all others have their meaning above.
+fn about_the_machine(code: MarkCode) -> &'static str {
+    match code {
+        MarkCode::Tainted => {
+            "another process used the GPU in this phase: every figure of it may be too low."
+        }
+        MarkCode::Throttled => {
+            "the card was held back by heat, its power cap or a brake in more than 1 % of the samples: the figures are those of \
+             this card in this state."
+        }
+        MarkCode::Xid => "the driver reported an error of the GPU.",
+        MarkCode::GpuNotVerified => {
+            "it could not be seen that the engine was on its own GPU, alone, and on no other."
+        }
+        MarkCode::GpuTelemetryGap => "GPU figures of this phase are from fewer samples.",
+        MarkCode::EnergyUncertain => {
+            "energy is not valid, or had to be bridged; what is not valid is in no table."
+        }
+        MarkCode::BusyNeighbour => {
+            "something else on the machine took CPU time: more than half a core and more than a tenth of it."
+        }
+        _ => "",
     }
 }
