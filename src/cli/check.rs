@@ -142,5 +142,5 @@ fn gpu_problems(sweep: &Sweep) -> anyhow::Result<Vec<String>> {
         .build()
         .context("cannot start the runtime")?;
     let visible = input::environment().remove("CUDA_VISIBLE_DEVICES");
-    Ok(runtime.block_on(input::machine().preflight(sweep, visible.as_deref())))
+    Ok(runtime.block_on(input::machine()?.preflight(sweep, visible.as_deref())))
 }

@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
     let outfit = Outfit {
         sweepd: std::env::current_exe().context("cannot find sweepd's own executable")?,
         inherited: input::environment(),
-        machine: input::machine(),
+        machine: input::machine()?,
         run_as: engines_user(&config, &config_file, arguments.engines_as_root)?,
         search_path: std::env::var_os("PATH").unwrap_or_default(),
     };

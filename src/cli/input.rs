@@ -134,8 +134,13 @@ pub(super) fn nvml() -> crate::gpu::client::Nvml {
 }
 
 /// How trials reach the machine's GPUs.
-pub(super) fn machine() -> crate::daemon::gpu::Machine {
-    crate::daemon::gpu::Machine { nvml: nvml(), shared: shared_folder() }
+pub(super) fn machine() -> anyhow::Result<crate::daemon::gpu::Machine> {
+    let cards = GpuTable::built_in().map_err(Refused::Wrong)?;
+    let cards = match gpu_table()? {
+        Some(own) => cards.and(own),
+        None => cards,
+    };
+    Ok(crate::daemon::gpu::Machine { nvml: nvml(), shared: shared_folder(), cards })
 }
 
 /// What all of this machine's sweepds share while it is up: leases of GPUs, things to be undone.

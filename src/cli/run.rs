@@ -102,7 +102,7 @@ pub(super) fn order(input: input::Input) -> anyhow::Result<Order> {
         origin: input.origin,
         sweepd: std::env::current_exe().context("cannot find sweepd's own executable")?,
         inherited: input::environment(),
-        machine: input::machine(),
+        machine: input::machine()?,
     })
 }
 

@@ -119,6 +119,7 @@ fn machine(variant: &Variant) -> MachineFacts {
     let shape = model::shape(&variant.model.path);
     MachineFacts {
         hardware: variant.hardware.clone(),
+        card: None,
         shape: shape.as_ref().ok().copied(),
         shape_unknown: shape.err().map(|why| why.to_string()),
     }

@@ -4,6 +4,7 @@ use super::provenance;
 use crate::ids::{Name, RunId};
 use crate::report;
 use crate::sample::host::HostFacts;
+use crate::stats::cards;
 use crate::stats::data::{
     PhaseData, PhasePlan, RunData, Setup, TrialData, VariantFacts, VersionChange,
 };
@@ -60,12 +61,14 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         plan.planned.into_iter().partition(|trial| trial.block == SMOKE_BLOCK);
     let trials = read_trials(dir, &planned)?;
     let smoke_trials = read_trials(dir, &smoke)?;
+    let mut variants = plan.variants;
+    cards::fill(&mut variants, &trials);
     Ok(RunData {
         run: plan.run,
         sweep: plan.sweep,
         setup: plan.setup,
-        host: host_facts(&host),
-        variants: plan.variants,
+        host: host_facts(&host, cards::words(&trials)),
+        variants,
         phases: plan.phases,
         provenance: provenance::read(dir)?,
         planned,
@@ -124,7 +127,7 @@ fn trial_data(stored: StoredTrial) -> TrialData {
 }
 
 /// In the order in which they are shown; what is not known is left out.
-fn host_facts(host: &HostFacts) -> Vec<(String, String)> {
+fn host_facts(host: &HostFacts, gpus: Option<String>) -> Vec<(String, String)> {
     let gib = |bytes| format!("{:.1} GiB", crate::units::count_f64(bytes) / f64::from(1 << 30));
     let logical = host.cpus.map(|cpus| format!(", {cpus} logical")).unwrap_or_default();
     [
@@ -134,7 +137,7 @@ fn host_facts(host: &HostFacts) -> Vec<(String, String)> {
         ("kernel", host.kernel.clone()),
         ("CPU", host.cpu.as_ref().map(|cpu| format!("{cpu}{logical}"))),
         ("memory", host.memory_bytes.map(gib)),
-        ("GPU", Some(host.gpu.clone())),
+        ("GPU", Some(gpus.unwrap_or_else(|| "no GPU telemetry".to_owned()))),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name.to_owned(), value?)))

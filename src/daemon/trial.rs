@@ -267,6 +267,7 @@ async fn on_gpus(
     if let Some(released) = released {
         finding.note(here.anchor, released.notes.iter().cloned());
         gpu::store(&released, &finding.phases, here.dir)?;
+        finding.circumstances.gpu_bytes_of_others = released.bytes_of_others;
         finding.gpu_not_released = released.facts.not_released;
     }
     Ok(finding)

@@ -118,6 +118,10 @@ pub(crate) struct Ecc {
     pub(crate) uncorrected_ever: Option<u64>,
     /// Memory pages wait for a reboot to be retired.
     pub(crate) retirement_pending: Option<bool>,
+    /// Memory rows wait for a reset of the GPU to be remapped: what cards since Ampere do instead.
+    pub(crate) remapping_pending: Option<bool>,
+    /// A row could not be remapped: the card is to be replaced.
+    pub(crate) remapping_failed: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

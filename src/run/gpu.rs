@@ -1,5 +1,6 @@
 //! What was seen of a GPU while a trial ran. Pure data; absent is `None`, never zero.
 
+use crate::physics::gpu::Gpu;
 use crate::units::MonoNs;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,9 @@ pub(crate) struct OwnedGpu {
     pub(crate) uuid: String,
     pub(crate) index: u32,
     pub(crate) name: Option<String>,
+    /// The card of this name, where the table of GPUs knows it.
+    #[serde(default)]
+    pub(crate) card: Option<Gpu>,
     /// The card's own limit: its TDP.
     pub(crate) power_default_w: Option<f64>,
     pub(crate) power_limit_w: Option<f64>,

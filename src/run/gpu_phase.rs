@@ -76,6 +76,9 @@ pub(crate) enum EnergySource {
 pub(crate) struct Energy {
     pub(crate) joules: f64,
     pub(crate) source: EnergySource,
+    /// Without a reading: of the counter at the phase's edges, or of power anywhere in it.
+    #[serde(default)]
+    pub(crate) largest_gap_ms: Option<f64>,
     /// False: the figure stands here, and is used for nothing.
     pub(crate) valid: bool,
     /// Why it is not, or what to know of it.

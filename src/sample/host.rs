@@ -14,8 +14,6 @@ pub(crate) struct HostFacts {
     pub(crate) cpu: Option<String>,
     pub(crate) cpus: Option<usize>,
     pub(crate) memory_bytes: Option<u64>,
-    /// What is known of GPUs; without a driver, that nothing is.
-    pub(crate) gpu: String,
 }
 
 pub(crate) fn read() -> HostFacts {
@@ -35,6 +33,5 @@ pub(crate) fn read() -> HostFacts {
         cpu: brand.filter(|brand| !brand.is_empty()),
         cpus: Some(cpus.len()).filter(|count| *count > 0),
         memory_bytes: system.as_ref().map(System::total_memory).filter(|bytes| *bytes > 0),
-        gpu: "no GPU telemetry".to_owned(),
     }
 }

@@ -115,7 +115,11 @@ pub(crate) struct VariantFacts {
 /// What a variant's figures are held against, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MachineFacts {
+    /// By the sweep's word, or else by the driver's.
     pub(crate) hardware: Option<Hardware>,
+    /// What the driver called the card.
+    #[serde(default)]
+    pub(crate) card: Option<String>,
     pub(crate) shape: Option<ModelShape>,
     /// Why there is no shape.
     pub(crate) shape_unknown: Option<String>,

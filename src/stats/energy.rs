@@ -83,17 +83,18 @@ fn counter(samples: &[&GpuSample], span: Span) -> Option<Energy> {
     let note = far.clone().or_else(|| {
         (bridged > 0).then(|| format!("the counter began again {bridged} times; bridged by power"))
     });
-    Some(Energy { joules, source: EnergySource::Counter, valid: far.is_none(), note })
+    let source = EnergySource::Counter;
+    Some(Energy { joules, source, largest_gap_ms: Some(gap), valid: far.is_none(), note })
 }
 
 /// The sum of power over time, whatever the counter says.
 pub(crate) fn integrated(samples: &[&GpuSample], span: Span) -> Option<Energy> {
-    let (source, curve) = power_curve(samples)?;
+    let (power, curve) = power_curve(samples)?;
     let joules = area(&curve, span)?;
     let gap = largest_gap_ms(curve.iter().map(|(at, _)| *at), span);
     let note = if gap > LARGEST_GAP_MS {
         Some(format!("no power was read for {gap:.0} ms"))
-    } else if source != PowerSource::Instant && span.milliseconds() < SHORTEST_AVERAGED_MS {
+    } else if power != PowerSource::Instant && span.milliseconds() < SHORTEST_AVERAGED_MS {
         let seconds = span.milliseconds() / 1e3;
         Some(format!(
             "power is the average of the last second, and the phase lasted {seconds:.1} s of the 10 s that \
@@ -102,7 +103,8 @@ pub(crate) fn integrated(samples: &[&GpuSample], span: Span) -> Option<Energy> {
     } else {
         None
     };
-    Some(Energy { joules, source: EnergySource::IntegratedPower, valid: note.is_none(), note })
+    let source = EnergySource::IntegratedPower;
+    Some(Energy { joules, source, largest_gap_ms: Some(gap), valid: note.is_none(), note })
 }
 
 fn power_curve(samples: &[&GpuSample]) -> Option<(PowerSource, Curve)> {
@@ -247,7 +249,8 @@ mod tests {
             all.into_iter().filter(|s| !(7_000..12_000).contains(&(s.at.get() / 1_000_000)))
         };
         let integrated: Vec<_> = holed(false).collect();
-        assert!(!of(&integrated, span(2_000, 20_000)).valid);
+        let gap = of(&integrated, span(2_000, 20_000));
+        assert_eq!((gap.valid, gap.largest_gap_ms), (false, Some(5_100.0)));
         // The counter knows what happened meanwhile, but not when: an edge in the gap is a guess.
         let counted: Vec<_> = holed(true).collect();
         assert!(of(&counted, span(2_000, 20_000)).valid);

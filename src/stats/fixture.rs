@@ -7,6 +7,7 @@ use crate::physics::gpu::{Gpu, Hardware};
 use crate::run::containment::SharedMemory;
 use crate::run::effective::{Difference, EffectiveConfig};
 use crate::run::engine_sample::EngineSample;
+use crate::run::gpu::{AttemptGpu, OwnedGpu, Placement};
 use crate::run::outcome::{
     AttemptOutcome, Ending, EvidenceLine, ExitStatus, Failure, FailureKind, PhaseSource, Teardown,
     TeardownVerdict, TrialOutcome,
@@ -369,9 +370,43 @@ pub(crate) fn with_a_machine(mut run: RunData, bandwidth_gb_s: f64) -> RunData {
     for variant in &mut run.variants {
         variant.machine = MachineFacts {
             hardware: Some(Hardware { gpu: gpu.clone(), count: 1, kv_cache_bits: None }),
+            card: None,
             shape: config.shape().ok(),
             shape_unknown: None,
         };
     }
     run
+}
+
+/// What is known of one GPU of an attempt: an A40 that nothing happened to.
+pub(crate) fn attempt_gpu() -> AttemptGpu {
+    let gpu = OwnedGpu {
+        uuid: "GPU-1".into(),
+        index: 0,
+        name: Some("NVIDIA A40".into()),
+        card: None,
+        power_default_w: Some(300.0),
+        power_limit_w: Some(300.0),
+        slowdown_c: Some(95),
+        sm_clock_max_mhz: Some(1740),
+        memory_before_bytes: None,
+        memory_after_bytes: None,
+        temperature_before_c: None,
+        ecc_uncorrected_before: None,
+        ecc_uncorrected_after: None,
+    };
+    AttemptGpu {
+        format: crate::run::FORMAT,
+        driver_version: Some("550.54.15".into()),
+        gpus: vec![gpu],
+        pin: Vec::new(),
+        settings: Vec::new(),
+        placement: Placement::Verified,
+        foreign: Vec::new(),
+        xids: Vec::new(),
+        lost: None,
+        gaps: Vec::new(),
+        not_released: None,
+        not_restored: Vec::new(),
+    }
 }

@@ -12,6 +12,7 @@ use crate::stats::metric::{Censoring, Metric, share};
 use crate::stats::phase::{Client, PhaseTrial};
 use crate::stats::summary::{AttemptSummary, TrialSummary};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// More censored first texts than this: the client could not read fast enough.
 pub(crate) const CENSORED_LIMIT: f64 = 0.01;
@@ -33,6 +34,7 @@ pub(crate) const LATE_LIMIT: f64 = 0.01;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MarkCode {
     AboveRoofline,
+    HardwareDiffers,
     PhaseUnfinished,
     PhaseDeadline,
     RecordsLost,
@@ -87,18 +89,31 @@ pub(crate) fn marks(
         block: None,
         detail: format!("{} until {}, {} since", change.before, change.at, change.after),
     }));
-    if !cells.iter().any(|cell| cell.gpu.is_some()) {
-        all.push(Mark {
-            code: MarkCode::NoGpuTelemetry,
-            variant: None,
-            phase: None,
-            block: None,
-            detail: "no GPU telemetry was taken: power, clocks, temperature and memory are unknown"
-                .into(),
-        });
-    }
+    all.extend(without_telemetry(cells));
     all.sort_by_key(|mark| mark.code);
     all
+}
+
+/// Once for the run where no GPU was sampled, or for each variant of which none was.
+fn without_telemetry(cells: &[Cell]) -> Vec<Mark> {
+    let mark = |variant| Mark {
+        code: MarkCode::NoGpuTelemetry,
+        variant,
+        phase: None,
+        block: None,
+        detail: "no GPU telemetry was taken: power, clocks, temperature and memory are unknown"
+            .into(),
+    };
+    let variants: BTreeSet<&Name> = cells.iter().map(|cell| &cell.variant).collect();
+    let sampled = |cell: &Cell| cell.trials.iter().any(|trial| trial.gpu.is_some());
+    if !cells.iter().any(sampled) {
+        return vec![mark(None)];
+    }
+    let missing = |name: &&Name| {
+        let own = || cells.iter().filter(|cell| cell.variant == **name);
+        own().any(|cell| !cell.trials.is_empty()) && !own().any(sampled)
+    };
+    variants.into_iter().filter(missing).map(|name| mark(Some(name.clone()))).collect()
 }
 
 fn of_cell(cell: &Cell) -> Vec<Mark> {

@@ -101,3 +101,132 @@ pub(super) fn about_placement(placement: Placement) -> Option<Found> {
     };
     Some((MarkCode::GpuNotVerified, text.to_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::wire_name;
+    use crate::run::gpu::{ForeignProcess, Gap, Xid};
+    use crate::run::gpu_phase::{Energy, EnergySource, GpuFigures};
+    use crate::run::host::PhaseHost;
+    use crate::stats::fixture::facts;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn calm() -> GpuFigures {
+        GpuFigures {
+            uuid: "GPU-1".into(),
+            samples: 40,
+            largest_gap_ms: Some(130.0),
+            throttled_share: Some(0.0),
+            ..GpuFigures::default()
+        }
+    }
+
+    fn phase(gpu: GpuFigures) -> PhaseGpu {
+        let format = crate::run::FORMAT;
+        PhaseGpu { format, gpus: vec![gpu], foreign: vec![], xids: vec![], gaps: vec![] }
+    }
+
+    /// The marks of a phase of 4 s, as `code: detail`.
+    fn of(gpu: Option<PhaseGpu>, other_cores: Option<f64>) -> Vec<String> {
+        let mut data = PhaseData::new(facts("p", 1, [0, 0, 4000, 4000]), Vec::new());
+        data.host = other_cores.map(|cores| PhaseHost {
+            format: crate::run::FORMAT,
+            samples: 3,
+            cpus: 8,
+            busy_cores: None,
+            engine_cores: None,
+            client_cores: None,
+            sweepd_cores: None,
+            other_cores: Some(cores),
+            memory_available_min_bytes: None,
+            swap_used_max_bytes: None,
+            swap_grown_bytes: None,
+            load_1min_max: None,
+            disk_read_bytes: None,
+            disk_written_bytes: None,
+        });
+        let trial = gpu.as_ref().and_then(|gpu| GpuTrial::of(gpu, None));
+        data.gpu = gpu;
+        let found = noticed(&data, trial.as_ref());
+        found.iter().map(|(code, detail)| format!("{}: {detail}", wire_name(code))).collect()
+    }
+
+    fn stranger(first_seen: MonoNs) -> PhaseGpu {
+        let process = ForeignProcess {
+            gpu: "GPU-1".into(),
+            pid: 4242,
+            user: Some("eve".into()),
+            command: Some("train".into()),
+            memory_bytes: None,
+            first_seen,
+            last_seen: first_seen.plus(std::time::Duration::from_secs(1)),
+        };
+        PhaseGpu { foreign: vec![process], ..phase(calm()) }
+    }
+
+    #[test]
+    fn a_calm_phase_has_no_mark() {
+        assert_eq!(of(Some(phase(calm())), Some(0.7)), [""; 0]);
+        assert_eq!(of(None, None), [""; 0]);
+    }
+
+    #[test]
+    fn a_stranger_is_named_with_pid_and_time() {
+        let began = facts("p", 1, [0, 0, 4000, 4000]).started;
+        let late = of(Some(stranger(MonoNs::new(began.get() + 5 * SECOND / 2))), None);
+        assert_eq!(late, ["tainted: pid 4242 (eve, train) was on GPU-1 from second 2.5"]);
+        let before = of(Some(stranger(MonoNs::new(began.get() - SECOND))), None);
+        assert!(before[0].ends_with("from before the phase"), "{before:?}");
+    }
+
+    #[test]
+    fn heat_is_told_with_its_share_and_idling_is_not_heat() {
+        let shares = [("gpu_idle", 0.5), ("sw_thermal_slowdown", 0.25), ("sw_power_cap", 0.1)];
+        let hot = GpuFigures {
+            throttled_share: Some(0.3),
+            throttle_shares: shares.map(|(name, share)| (name.to_owned(), share)).into(),
+            temperature_max_c: Some(91),
+            ..calm()
+        };
+        assert_eq!(
+            of(Some(phase(hot)), None),
+            [
+                "throttled: 30 % of the phase on GPU-1: sw_power_cap 10 %, sw_thermal_slowdown 25 %, at most 91 C"
+            ]
+        );
+        let rarely = GpuFigures { throttled_share: Some(0.005), ..calm() };
+        assert_eq!(of(Some(phase(rarely)), None), [""; 0]);
+    }
+
+    #[test]
+    fn errors_gaps_and_uncertain_energy_are_told() {
+        let xids = vec![Xid { gpu: "GPU-1".into(), at: MonoNs::new(0), code: Some(63) }];
+        let gap = Gap { from: MonoNs::new(0), to: MonoNs::new(1), why: "stuck".into() };
+        let energy = Energy {
+            joules: 1.0,
+            source: EnergySource::IntegratedPower,
+            largest_gap_ms: Some(3000.0),
+            valid: false,
+            note: Some("no power was read for 3000 ms".into()),
+        };
+        let figures = GpuFigures { largest_gap_ms: Some(3000.0), energy: Some(energy), ..calm() };
+        let got = of(Some(PhaseGpu { xids, gaps: vec![gap], ..phase(figures) }), None);
+        assert_eq!(
+            got,
+            [
+                "xid: XID 63 on GPU-1",
+                "energy_uncertain: GPU-1: no power was read for 3000 ms",
+                "gpu_telemetry_gap: no samples for 3.0 s: stuck",
+            ]
+        );
+        let silent = GpuFigures { samples: 0, ..calm() };
+        assert_eq!(of(Some(phase(silent)), None), ["gpu_telemetry_gap: not one sample"]);
+    }
+
+    #[test]
+    fn a_neighbour_is_busy_above_a_tenth_of_the_machine() {
+        assert_eq!(of(None, Some(0.9)), ["busy_neighbour: 0.9 of 8 cores went to other processes"]);
+    }
+}

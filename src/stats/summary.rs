@@ -7,6 +7,7 @@ use crate::ids::{Name, RunId};
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
 use crate::run::provenance::Provenance;
+use crate::stats::cards;
 use crate::stats::cell::Cell;
 use crate::stats::compare::{self, Ratio};
 use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFacts};
@@ -125,6 +126,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
     let against_hardware = hardware::against(run, &cells);
     let mut marks = marks::marks(&cells, &trials, &run.version_changes);
     marks.extend(run.trials.iter().filter_map(placement));
+    marks.extend(cards::marks(&run.variants, &run.trials));
     marks.sort_by_key(|mark| mark.code);
     marks.splice(0..0, hardware::marks(&against_hardware));
     Summary {

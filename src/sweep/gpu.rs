@@ -42,7 +42,7 @@ pub(crate) enum Foreign {
     Wait,
     /// The trial is not begun.
     Refuse,
-    /// Go on beside it; the attempt's `gpu.json` names what came, no figure is marked yet.
+    /// Go on beside it; the phases in which it was there are marked `tainted`.
     Taint,
 }
 
@@ -106,6 +106,34 @@ impl Default for GpuPlan {
             price: Price::default(),
         }
     }
+}
+
+/// What a variant's trials ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Need {
+    pub(crate) plan: GpuPlan,
+    pub(crate) wanted: Wanted,
+    /// The sweep says so itself: without these GPUs no trial is begun. Otherwise only the engine's file
+    /// does, and a machine without a GPU will do.
+    pub(crate) asked: bool,
+}
+
+/// `None`: no GPU at all.
+pub(crate) fn need(of_all: Option<&GpuPlan>, variant: &Variant) -> Option<Need> {
+    let asked = of_all.is_some() || variant.gpus.is_some();
+    if !asked && variant.engine.gpu.is_none() {
+        return None;
+    }
+    let plan = of_all.cloned().unwrap_or_default();
+    // As many as its hardware is said to have, where nobody says how many it owns.
+    let together = variant.hardware.as_ref().and_then(|hardware| NonZeroU32::new(hardware.count));
+    let one = Wanted::Count(NonZeroU32::MIN);
+    let wanted = match (&variant.gpus, together) {
+        (Some(own), _) => own.clone(),
+        (None, Some(count)) if plan.wanted == one => Wanted::Count(count),
+        (None, _) => plan.wanted.clone(),
+    };
+    Some(Need { plan, wanted, asked })
 }
 
 pub(super) fn gpu(fields: &Fields<'_>) -> GpuPlan {
@@ -268,6 +296,22 @@ mod tests {
     fn devices_are_indices_or_uuids() {
         let names = [GpuName::Uuid("GPU-1".into()), GpuName::Index(3)];
         assert_eq!(plan("devices = ['GPU-1', 3]").wanted, Wanted::These(names.to_vec()));
+    }
+
+    #[test]
+    fn a_variant_owns_what_it_says_or_what_its_hardware_says() {
+        let count = |count| Wanted::Count(NonZeroU32::new(count).unwrap());
+        let wanted = |section: &str, gpus: Option<Wanted>| {
+            let sweep = sweep(&format!("{RIGHT}\n{section}"));
+            let variant = Variant { gpus, ..sweep.variants[0].clone() };
+            need(sweep.gpu.as_ref(), &variant).map(|need| (need.wanted, need.asked))
+        };
+        assert_eq!(wanted("", None), None, "its engine's file asks for none");
+        let two = "[hardware]\ngpu = 'A40'\ncount = 2\n[gpu]\n";
+        assert_eq!(wanted(two, None), Some((count(2), true)));
+        assert_eq!(wanted(two, Some(count(1))), Some((count(1), true)));
+        assert_eq!(wanted(&format!("{two}count = 4"), None), Some((count(4), true)));
+        assert_eq!(wanted("", Some(count(3))), Some((count(3), true)));
     }
 
     #[test]

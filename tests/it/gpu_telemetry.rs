@@ -86,6 +86,23 @@ fn energy_by_counter_and_by_power_agree_with_the_known_integral() {
 }
 
 #[test]
+fn without_a_counter_power_of_the_instant_is_summed() {
+    let sandbox = Sandbox::new();
+    let script = card("GPU-uncounted", &format!("{WAVE}unset energy\n"));
+    StandIn::new(&sandbox, &script);
+    let run = sandbox.run(&trial("", "4s")).expect_exit(0);
+    for phase in ["2-users", "4-users"] {
+        let energy = figures(&run, phase)["energy"].clone();
+        assert_eq!(energy["source"], "integrated_power", "{energy:#}");
+        assert_eq!(energy["valid"], true, "{energy:#}");
+        let (summed, exact) =
+            (energy["joules"].as_f64().unwrap(), exact_joules(&run, phase, &script));
+        assert!((summed / exact - 1.0).abs() < 0.01, "{summed} of {exact}");
+        assert!(energy["largest_gap_ms"].as_f64().unwrap() > 50.0, "{energy:#}");
+    }
+}
+
+#[test]
 fn averaged_power_says_nothing_about_a_short_phase_and_that_is_marked() {
     let sandbox = Sandbox::new();
     let averaged = format!(

@@ -19,6 +19,7 @@ mod fault_table;
 mod faults;
 mod files;
 mod gpu;
+mod gpu_evidence;
 mod gpu_telemetry;
 mod gpu_trials;
 mod harness;

@@ -338,6 +338,10 @@ int nvmlDeviceGetFieldValues(Device d, int count, Field *fields) {
             f->value.u = (U)(averaged(d, elapsed()) * 1000 + 0.5), f->code = OK;
         if (f->id == 82 && find(d, "mem_temp"))
             f->value.u = (U)at(d, "mem_temp", elapsed()), f->code = OK;
+        if (f->id == 144 && find(d, "remap_pending"))
+            f->value.u = (U)at(d, "remap_pending", elapsed()), f->code = OK;
+        if (f->id == 145 && find(d, "remap_failed"))
+            f->value.u = (U)at(d, "remap_failed", elapsed()), f->code = OK;
         if (f->id == 83 && find(d, "energy") && find(d, "power"))
             f->type = 3, f->value.l = energy(d), f->code = OK;
     }

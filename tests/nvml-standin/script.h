@@ -37,7 +37,7 @@ static const char *A40 =
     "power_default_w 300\npower_min_w 100\npower_max_w 300\npower_instant 1\npower_average 1\n"
     "temp 35\nslowdown_c 95\nshutdown_c 98\ngpu_max_c 88\nsm_clock 1740\nmem_clock 7251\n"
     "sm_max 1740\nmem_max 7251\nsm_app 1740\nmem_app 7251\nthrottle 0\npstate 0\n"
-    "ecc 1\necc_corrected 0\necc_uncorrected 0\nretired_pending 0\npersistence 0\ncompute_mode 0\n"
+    "ecc 1\necc_corrected 0\necc_uncorrected 0\nretired_pending 0\nremap_pending 0\nremap_failed 0\npersistence 0\ncompute_mode 0\n"
     "mig 0\npcie_gen 4\npcie_width 16\npcie_max_gen 4\npcie_max_width 16\npcie_tx_kib 0\n"
     "pcie_rx_kib 0\nprocesses 1\n";
 

@@ -1,6 +1,7 @@
 //! Whether a GPU is clean: what stands in the way of a launch, and what is left after a stop. Pure.
 
 use crate::gpu::facts::{Gpu, Process};
+use crate::run::gpu::ForeignProcess;
 use crate::sweep::gpu::{Foreign, GpuPlan};
 
 /// Memory after a stop may differ by this much from before: a driver's own bookkeeping.
@@ -42,6 +43,13 @@ pub(super) fn obstacles(gpu: &Gpu, plan: &GpuPlan) -> Vec<Obstacle> {
     if gpu.ecc.retirement_pending == Some(true) {
         add(Patience::Never, "memory pages wait for their retirement: reboot".to_owned());
     }
+    if gpu.ecc.remapping_pending == Some(true) {
+        let text = "memory rows wait to be remapped: reset the GPU (nvidia-smi -r) or reboot";
+        add(Patience::Never, text.to_owned());
+    }
+    if gpu.ecc.remapping_failed == Some(true) {
+        add(Patience::Never, "a memory row could not be remapped: replace the card".to_owned());
+    }
     let foreign: Vec<&Process> = gpu.compute().into_iter().flatten().collect();
     if plan.foreign != Foreign::Taint {
         let patience = match plan.foreign {
@@ -82,7 +90,25 @@ pub(super) fn left(before: &Gpu, now: &Gpu, is_ours: impl Fn(u32) -> bool) -> Ve
     {
         left.push(format!("{} MiB are in use, and {} MiB were before", mib(now), mib(then)));
     }
+    left.extend(memory_errors(before, now));
     left
+}
+
+/// Errors of its memory that came meanwhile. The card may go on; what ran on it is not to be trusted.
+fn memory_errors(before: &Gpu, now: &Gpu) -> Option<String> {
+    let grown = now.ecc.uncorrected?.checked_sub(before.ecc.uncorrected?)?;
+    (grown > 0).then(|| format!("{grown} uncorrectable memory errors (ECC) came meanwhile"))
+}
+
+/// Memory that was not the engine's: in use before the launch, or held by who came later.
+pub(super) fn bytes_of_others(before: &[Gpu], came: &[ForeignProcess]) -> Option<u64> {
+    let told: Vec<u64> = before.iter().filter_map(|gpu| gpu.memory.used_bytes).collect();
+    let was_there = |pid: u32| {
+        before.iter().filter_map(Gpu::compute).flatten().any(|process| process.pid == pid)
+    };
+    let later = came.iter().filter(|process| !was_there(process.pid));
+    let later: u64 = later.filter_map(|process| process.memory_bytes).sum();
+    (!told.is_empty()).then(|| told.iter().sum::<u64>() + later)
 }
 
 /// Memory in use that no listed process accounts for; `None` where the driver does not tell.
@@ -98,7 +124,8 @@ fn mib(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::facts::{Memory, Mig, ProcessKind, Temperature};
+    use crate::gpu::facts::{Ecc, Memory, Mig, ProcessKind, Temperature};
+    use crate::units::MonoNs;
 
     fn gpu(used_mib: u64, pids: &[(u32, u64)]) -> Gpu {
         let process = |(pid, mib): &(u32, u64)| Process {
@@ -139,6 +166,11 @@ mod tests {
         check(&busy, &GpuPlan { foreign: Foreign::Taint, ..plan.clone() }, &[]);
         let cool = GpuPlan { max_start_temperature_c: Some(50), ..plan.clone() };
         check(&gpu(0, &[]), &cool, &[(Patience::Warm, "60 C")]);
+        let ecc = |ecc: Ecc| Gpu { ecc, ..gpu(0, &[]) };
+        let rows = Ecc { remapping_pending: Some(true), ..Ecc::default() };
+        check(&ecc(rows), &plan, &[(Patience::Never, "reset the GPU")]);
+        let worn = Ecc { remapping_failed: Some(true), ..Ecc::default() };
+        check(&ecc(worn), &plan, &[(Patience::Never, "replace the card")]);
         let mig = Some(Mig { enabled: true, enabled_after_reset: true });
         check(&Gpu { mig, ..gpu(0, &[]) }, &plan, &[(Patience::Never, "MIG")]);
     }
@@ -161,5 +193,32 @@ mod tests {
         assert!(left(&before, &stranger, |_| false).is_empty());
         let [still] = &left(&before, &stranger, |pid| pid == 7)[..] else { panic!() };
         assert!(still.contains("pid 7"), "{still}");
+    }
+
+    #[test]
+    fn memory_errors_that_came_meanwhile_are_left() {
+        let counted =
+            |uncorrected| Gpu { ecc: Ecc { uncorrected, ..Ecc::default() }, ..gpu(300, &[]) };
+        let left = |then, now| left(&counted(then), &counted(now), |_| false);
+        assert!(left(Some(2), Some(2)).is_empty() && left(None, Some(2)).is_empty());
+        let [errors] = &left(Some(2), Some(5))[..] else { panic!() };
+        assert!(errors.starts_with("3 uncorrectable"), "{errors}");
+    }
+
+    #[test]
+    fn others_hold_what_was_in_use_before_and_what_came_later() {
+        let process = |pid: u32, mib: u64| ForeignProcess {
+            gpu: "GPU-1".into(),
+            pid,
+            user: None,
+            command: None,
+            memory_bytes: Some(mib << 20),
+            first_seen: MonoNs::new(0),
+            last_seen: MonoNs::new(1),
+        };
+        let before = [gpu(9000, &[(7, 8900)])];
+        let came = [process(7, 8900), process(8, 100)];
+        assert_eq!(bytes_of_others(&before, &came), Some(9100 << 20));
+        assert_eq!(bytes_of_others(&[Gpu::default()], &came), None);
     }
 }

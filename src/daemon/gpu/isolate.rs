@@ -17,7 +17,7 @@ use crate::gpu::message::WatchPlan;
 use crate::ids::{RunId, TrialId};
 use crate::supervise::state::{Event, Why};
 use crate::sweep::def::{Sweep, Variant};
-use crate::sweep::gpu::GpuPlan;
+use crate::sweep::gpu::{self, GpuPlan, Wanted};
 use crate::units::MonoNs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -108,12 +108,10 @@ impl Isolated {
 
 /// Everything up to the launch. What was taken is given back where it comes to nothing.
 pub(crate) async fn isolate(need: Need<'_>, stop: &mut StopRequests) -> Result<Isolation, Refused> {
-    let (plan, asked) = match (&need.sweep.gpu, &need.variant.engine.gpu) {
-        (Some(plan), _) => (plan.clone(), true),
-        (None, Some(_)) => (GpuPlan::default(), need.variant.gpus.is_some()),
-        (None, None) if need.variant.gpus.is_some() => (GpuPlan::default(), true),
-        (None, None) => return Ok(Isolation::None(None)),
+    let Some(asks) = gpu::need(need.sweep.gpu.as_ref(), need.variant) else {
+        return Ok(Isolation::None(None));
     };
+    let asked = asks.asked;
     let mut client = Client::new(need.machine.nvml.clone());
     let inventory = match client.inventory().await {
         Ok(inventory) if asked || !inventory.gpus.is_empty() => inventory,
@@ -121,8 +119,8 @@ pub(crate) async fn isolate(need: Need<'_>, stop: &mut StopRequests) -> Result<I
         Err(fault) if asked => return Err(broken(told(&fault), Vec::new())),
         Err(fault) => return Ok(Isolation::None(Some(fault.to_string()))),
     };
-    let mut isolated = begin(need, plan, client, &inventory);
-    let result = isolated.take_all(need, &inventory, stop).await;
+    let mut isolated = begin(need, asks.plan, client, &inventory);
+    let result = isolated.take_all(need, &asks.wanted, &inventory, stop).await;
     match result {
         Ok(()) => Ok(Isolation::Owned(Box::new(isolated))),
         Err(why) => {
@@ -172,11 +170,11 @@ impl Isolated {
     async fn take_all(
         &mut self,
         need: Need<'_>,
+        wanted: &Wanted,
         inventory: &Inventory,
         stop: &mut StopRequests,
     ) -> Result<(), Why> {
         let broken = |reason: String| Why::Broken { reason };
-        let wanted = need.variant.gpus.as_ref().unwrap_or(&self.plan.wanted);
         let visible = need.inherited.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
         let choice = choose::choose(wanted, inventory, visible).map_err(broken)?;
         self.lease(&choice, need.watcher, stop).await?;

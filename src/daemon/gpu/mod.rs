@@ -19,6 +19,7 @@ pub(crate) use isolate::{Isolated, Isolation, Need, isolate};
 
 use crate::gpu::client::{Client, Nvml};
 use crate::gpu::lease::Leases;
+use crate::physics::gpu::GpuTable;
 use crate::store::files::StoreError;
 use crate::store::intents::Intents;
 use std::path::PathBuf;
@@ -28,6 +29,8 @@ use std::path::PathBuf;
 pub(crate) struct Machine {
     pub(crate) nvml: Nvml,
     pub(crate) shared: PathBuf,
+    /// The cards whose peaks are known, by the names that drivers give them.
+    pub(crate) cards: GpuTable,
 }
 
 impl Machine {

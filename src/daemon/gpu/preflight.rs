@@ -3,23 +3,29 @@
 use super::{Machine, choose};
 use crate::gpu::client::Client;
 use crate::gpu::facts::Inventory;
+use crate::ids::Name;
 use crate::sweep::def::Sweep;
-use crate::sweep::gpu::GpuPlan;
+use crate::sweep::gpu::{self, GpuPlan, Need};
 
 impl Machine {
     /// Everything that would stop a trial of this sweep from having its GPUs, in words.
     pub(crate) async fn preflight(&self, sweep: &Sweep, visible: Option<&str>) -> Vec<String> {
-        let Some(plan) = &sweep.gpu else { return Vec::new() };
+        let needs: Vec<(&Name, Need)> = sweep
+            .variants
+            .iter()
+            .filter_map(|v| Some((&v.name, gpu::need(sweep.gpu.as_ref(), v)?)))
+            .filter(|(_, need)| need.asked)
+            .collect();
+        let Some((_, first)) = needs.first() else { return Vec::new() };
         let inventory = match Client::new(self.nvml.clone()).inventory().await {
             Ok(inventory) => inventory,
             Err(fault) => return vec![format!("[gpu]: {fault}; {}", fault.advice())],
         };
         let is_root = nix::unistd::geteuid().is_root();
-        let mut problems = settings(plan, &inventory, is_root);
-        for variant in &sweep.variants {
-            let wanted = variant.gpus.as_ref().unwrap_or(&plan.wanted);
-            if let Err(why) = choose::choose(wanted, &inventory, visible) {
-                problems.push(format!("variant `{}`: {why}", variant.name));
+        let mut problems = settings(&first.plan, &inventory, is_root);
+        for (variant, need) in &needs {
+            if let Err(why) = choose::choose(&need.wanted, &inventory, visible) {
+                problems.push(format!("variant `{variant}`: {why}"));
             }
         }
         problems

@@ -1,7 +1,7 @@
 //! After an attempt: the GPUs are seen to be as they were before, settings are put back, leases end.
 
 use super::belongs::{Belongs, belongs};
-use super::clean::left;
+use super::clean::{bytes_of_others, left};
 use super::isolate::Isolated;
 use super::settings;
 use super::watch::Seen;
@@ -24,6 +24,8 @@ pub(crate) struct Released {
     pub(crate) notes: Vec<(MonoNs, String)>,
     /// Samples of the whole attempt.
     pub(crate) frames: PathBuf,
+    /// Memory that was not the engine's.
+    pub(crate) bytes_of_others: Option<u64>,
 }
 
 impl Isolated {
@@ -47,9 +49,10 @@ impl Isolated {
             notes.push((clock::now(), format!("not given back: {diagnosis}")));
             self.quarantine(diagnosis, &mut notes);
         }
+        let bytes_of_others = bytes_of_others(&self.before, &seen.foreign);
         let facts = self.facts(&seen, &after, not_released, not_restored);
         // The leases end here: the guard, if it still lives, keeps its own descriptors of them.
-        Released { facts, notes, frames: self.frames }
+        Released { facts, notes, frames: self.frames, bytes_of_others }
     }
 
     /// Waits for the GPUs to be as they were; what is left after the deadline.
@@ -113,7 +116,10 @@ impl Isolated {
         not_released: Option<String>,
         not_restored: Vec<String>,
     ) -> AttemptGpu {
-        let owned = |(place, before): (usize, &Gpu)| owned(before, after.get(place));
+        let owned = |(place, before): (usize, &Gpu)| OwnedGpu {
+            card: before.name.as_deref().and_then(|name| self.machine.cards.find(name)).cloned(),
+            ..owned(before, after.get(place))
+        };
         AttemptGpu {
             format: FORMAT,
             driver_version: self.driver_version.clone(),
@@ -136,6 +142,7 @@ fn owned(before: &Gpu, after: Option<&Gpu>) -> OwnedGpu {
         uuid: before.uuid.clone().unwrap_or_default(),
         index: before.index,
         name: before.name.clone(),
+        card: None,
         power_default_w: before.power.limit_default_w,
         power_limit_w: after.and_then(|after| after.power.limit_w).or(before.power.limit_w),
         slowdown_c: before.temperature.slowdown_c,

@@ -36,7 +36,7 @@ pub(crate) struct Circumstances {
     pub(crate) oom_kills: Option<u64>,
     /// Lines of the kernel's log that speak of its processes or its GPUs.
     pub(crate) kernel_log: Vec<String>,
-    /// Memory on its GPUs that other processes held when it started.
+    /// Memory on its GPUs that was held by others, when it started or later.
     pub(crate) gpu_bytes_of_others: Option<u64>,
 }
 

@@ -143,7 +143,7 @@ fn crowded_out(log: &Matcher, judged: Judgement) -> Judgement {
         Some(bytes) if too_little && bytes >= GPU_HELD_BYTES => Judgement {
             kind: FailureKind::GpuBusyOrLeaked,
             summary: format!(
-                "{}; other processes held {:.1} GiB of its GPUs when it started",
+                "{}; other processes held {:.1} GiB of its GPUs",
                 judged.summary,
                 bytes as f64 / f64::from(1 << 30)
             ),

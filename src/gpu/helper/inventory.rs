@@ -4,6 +4,7 @@ use super::super::facts::{
     ClockMhz, Clocks, ComputeMode, Ecc, Gpu, Inventory, Memory, Mig, NvLink, Pci, Power, Process,
     ProcessKind, Temperature,
 };
+use super::super::fault::Fault;
 use super::probe::Taker;
 use super::{fault, watch};
 use crate::run::gpu::throttle_names;
@@ -14,7 +15,9 @@ use nvml_wrapper::enum_wrappers::device::{
 use nvml_wrapper::enums::device::{DeviceArchitecture, UsedGpuMemory};
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::struct_wrappers::device::ProcessInfo;
-use nvml_wrapper::sys_exports::field_id::NVML_FI_DEV_MEMORY_TEMP;
+use nvml_wrapper::sys_exports::field_id::{
+    NVML_FI_DEV_MEMORY_TEMP, NVML_FI_DEV_REMAPPED_FAILURE, NVML_FI_DEV_REMAPPED_PENDING,
+};
 use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 use std::fs;
 
@@ -22,10 +25,11 @@ use std::fs;
 const MOST_NVLINKS: u32 = 18;
 const LONGEST_COMMAND: usize = 200;
 
-pub(super) fn all(nvml: &Nvml) -> Inventory {
-    let count = nvml.device_count().unwrap_or(0);
+pub(super) fn all(nvml: &Nvml) -> Result<Inventory, Fault> {
+    // A driver that cannot count is not a machine without GPUs.
+    let count = nvml.device_count().map_err(|error| fault("counting the GPUs", &error))?;
     let cuda = nvml.sys_cuda_driver_version().ok();
-    Inventory {
+    Ok(Inventory {
         driver_version: nvml.sys_driver_version().ok(),
         nvml_version: nvml.sys_nvml_version().ok(),
         cuda_version: cuda.map(|version| {
@@ -42,7 +46,7 @@ pub(super) fn all(nvml: &Nvml) -> Inventory {
                 }
             })
             .collect(),
-    }
+    })
 }
 
 /// These GPUs, in this order. One that does not answer has its error.
@@ -170,6 +174,9 @@ fn temperature(t: &mut Taker, device: &Device<'_>) -> Temperature {
 
 fn ecc(t: &mut Taker, device: &Device<'_>) -> Ecc {
     let mode = t.take("ECC mode", device.is_ecc_enabled());
+    let remapping =
+        watch::fields(t, device, [NVML_FI_DEV_REMAPPED_PENDING, NVML_FI_DEV_REMAPPED_FAILURE]);
+    let [pending, failed] = remapping.map(|value| value.map(|value| value != 0));
     let mut count = |kind, counter| t.take("ECC errors", device.total_ecc_errors(kind, counter));
     Ecc {
         enabled: mode.as_ref().map(|mode| mode.currently_enabled),
@@ -179,6 +186,8 @@ fn ecc(t: &mut Taker, device: &Device<'_>) -> Ecc {
         corrected_ever: count(MemoryError::Corrected, EccCounter::Aggregate),
         uncorrected_ever: count(MemoryError::Uncorrected, EccCounter::Aggregate),
         retirement_pending: t.take("page retirement", device.are_pages_pending_retired()),
+        remapping_pending: pending,
+        remapping_failed: failed,
     }
 }
 

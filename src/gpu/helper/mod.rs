@@ -35,7 +35,9 @@ pub(crate) fn main(library: Option<&Path>) -> ExitCode {
         }
         let Some(nvml) = &nvml else { continue };
         let answer = match request {
-            Request::Inventory => Answer::Inventory(inventory::all(nvml)),
+            Request::Inventory => {
+                inventory::all(nvml).map_or_else(Answer::Failed, Answer::Inventory)
+            }
             Request::Inspect { uuids } => Answer::Gpus(inventory::some(nvml, &uuids)),
             Request::Change { uuid, change } => match change::apply(nvml, &uuid, change) {
                 Ok(()) => Answer::Changed,

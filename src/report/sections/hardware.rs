@@ -110,6 +110,10 @@ fn missing(facts: &VariantFacts) -> Option<String> {
     let machine = &facts.machine;
     match (&machine.hardware, &machine.shape) {
         (Some(_), Some(_)) => None,
+        (None, _) if machine.card.is_some() => Some(format!(
+            "the driver calls the GPU {:?}, which no table knows: describe it under `[hardware]`",
+            machine.card.as_deref().unwrap_or_default()
+        )),
         (None, _) => Some(
             "no driver says which GPU this is, and the sweep has no `[hardware] gpu = \"…\"`"
                 .to_owned(),

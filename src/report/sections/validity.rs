@@ -50,6 +50,9 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::AboveRoofline => {
             "a figure beyond what this GPU can do with this model: the hardware or the model is not the one named, a cache or speculation did the work, or the measurement is wrong. Do not use it before that is known."
         }
+        MarkCode::HardwareDiffers => {
+            "MFU, MBU and roofline are those of the card that the sweep's `[hardware]` names, and another one was there."
+        }
         MarkCode::PhaseUnfinished => {
             "the phase broke off in this trial, so its throughput and latencies are left out of every figure."
         }
