@@ -76,9 +76,9 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn until_ready(&self) {
         let ready = || {
-            let answer = self.try_ask("GET", "/v1/status", "")?;
+            let status = self.try_ask("GET", "/v1/status", "")?.json();
             // A stale socket of a dead daemon does not answer.
-            (answer.json()["pid"] == self.child.id()).then_some(())
+            (status["pid"] == self.child.id() && status["state"] != "starting").then_some(())
         };
         eventually(Duration::from_secs(60), &format!("ready; {}", self.log()), ready);
     }

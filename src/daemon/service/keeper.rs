@@ -87,9 +87,9 @@ impl Keeper {
         let mut beat = tokio::time::interval(tell::beat());
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         self.resend();
+        self.events.say("ready", None, None, "sweepd is ready");
         self.publish_runs();
         tell::ready();
-        self.events.say("ready", None, None, "sweepd is ready");
         loop {
             let wake = self.advance();
             if self.stopping && self.work.is_none() {
