@@ -161,14 +161,13 @@ async fn run_attempt(
             on_gpus(here, isolation, start, stop).await?
         }
     };
+    let ending = verdict::ending(&finding, &variant.engine.log, context.version(&variant.name));
+    let ending = context.stopping.in_its_words(ending);
+    let completed = ending == Ending::Completed;
     let outcome = AttemptOutcome {
         format: FORMAT,
         attempt: count,
-        ending: context.stopping.in_its_words(verdict::ending(
-            &finding,
-            &variant.engine.log,
-            context.version(&variant.name),
-        )),
+        ending,
         started,
         ended: clock::wall_time(),
         anchor,
@@ -181,7 +180,7 @@ async fn run_attempt(
         kernel: finding.report.as_ref().map(|report| report.kernel.clone()),
         teardown: verdict::teardown(&finding),
         effective: finding.effective,
-        failed_phase: finding.failed_phase,
+        failed_phase: finding.failed_phase.filter(|_| !completed),
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
         timeline: finding.timeline,
     };

@@ -230,7 +230,9 @@ impl Run {
     pub(crate) fn expect_measured(&self, trial: &str) {
         let outcome = self.trial(trial);
         assert_eq!(outcome["ending"], "completed", "{outcome:#}");
-        assert_eq!(self.attempt(trial)["teardown"]["verdict"], "clean", "{outcome:#}");
+        let attempt = self.attempt(trial);
+        assert_eq!(attempt["teardown"]["verdict"], "clean", "{outcome:#}");
+        assert!(attempt["failed_phase"].is_null(), "{attempt:#}");
         let summary = self.json("summary.json");
         let variant = outcome["variant"].as_str().unwrap();
         let cells: Vec<_> = summary["cells"]
