@@ -38,6 +38,15 @@ pub(super) fn not_a_regex(text: &str, error: &regex::Error) -> Wrong {
     Wrong::new(format!("{text:?} is no regular expression: {reason}"))
 }
 
+/// A text, or a list of them.
+pub(super) fn one_or_more<T>(field: &Field<'_>, parse: fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    match (field.is_there(), field.is_list()) {
+        (false, _) => Vec::new(),
+        (true, true) => field.items().iter().filter_map(|item| item.parsed(parse)).collect(),
+        (true, false) => field.parsed(parse).into_iter().collect(),
+    }
+}
+
 /// A list of environment variables' names.
 pub(crate) fn variable_names(field: &Field<'_>) -> Vec<String> {
     let items = field.items();

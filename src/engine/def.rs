@@ -203,7 +203,7 @@ pub(crate) struct Endpoints {
     /// Lists the served models; the served name must be among them.
     pub(crate) models: Option<String>,
     /// Tells the effective configuration as JSON.
-    pub(crate) server_info: Option<String>,
+    pub(crate) server_info: Vec<String>,
     /// A POST to it empties the prefix cache.
     pub(crate) reset_cache: Option<String>,
 }

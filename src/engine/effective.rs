@@ -60,8 +60,12 @@ impl EffectiveName {
 /// Where one value is read. Sources are tried in this order, the first that tells wins.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reader {
-    /// JSON pointers into the answer of `endpoints.server_info`.
+    /// JSON pointers into the answers of `endpoints.server_info`.
     pub(crate) info: Vec<String>,
+    /// The part of the text there that is the value.
+    pub(crate) info_pattern: Option<Regex>,
+    /// Pointers into one of these answers whose figures multiply to the value.
+    pub(crate) info_product: Vec<String>,
     pub(crate) log: Vec<LogSign>,
     pub(crate) metric: Option<MetricSign>,
     /// The parameter that asks for it.
@@ -78,7 +82,8 @@ pub(crate) struct Reader {
     pub(crate) inverted: bool,
 }
 
-/// A line of the log that tells a value: its first group, or the value that goes with it.
+/// A line of the log that tells a value: its group, the product of several, or the value that
+/// goes with it.
 #[derive(Clone, Debug)]
 pub(crate) struct LogSign {
     pub(crate) pattern: Regex,
@@ -95,7 +100,7 @@ pub(crate) struct MetricSign {
 /// What the engine said of itself. A source that could not be had is absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told<'t> {
-    pub(crate) info: Option<&'t Value>,
+    pub(crate) info: &'t [Value],
     pub(crate) log: Option<&'t str>,
     pub(crate) metrics: Option<&'t str>,
 }
@@ -128,13 +133,27 @@ impl Reader {
     /// A source that only repeats that the choice is the engine's tells nothing.
     fn find(&self, told: &Told<'_>) -> Option<String> {
         let closed = |value: &String| !self.open.contains(value);
-        let info = || {
-            let values = self.info.iter().filter_map(|p| plain(told.info?.pointer(p)?));
-            values.into_iter().find(closed)
-        };
+        let pointed =
+            |pointer: &String| told.info.iter().find_map(|answer| self.at(answer, pointer));
+        let info = || self.info.iter().filter_map(pointed).find(&closed);
+        let product = || told.info.iter().find_map(|answer| self.product_in(answer));
         let log = || self.in_log(told.log?);
         let metric = || self.metric.as_ref()?.read(told.metrics?);
-        info().or_else(log).or_else(metric)
+        let sources: [&dyn Fn() -> Option<String>; 4] = [&info, &product, &log, &metric];
+        sources.into_iter().filter_map(|source| source()).find(&closed)
+    }
+
+    fn at(&self, answer: &Value, pointer: &str) -> Option<String> {
+        let text = plain(answer.pointer(pointer)?)?;
+        match &self.info_pattern {
+            None => Some(text),
+            Some(pattern) => Some(pattern.captures(&text)?.get(1)?.as_str().to_owned()),
+        }
+    }
+
+    fn product_in(&self, answer: &Value) -> Option<String> {
+        let factor = |pointer: &String| plain(answer.pointer(pointer)?);
+        product(&self.info_product.iter().map(factor).collect::<Option<Vec<_>>>()?)
     }
 
     /// The last line that tells counts: an engine may try first and fall back later.
@@ -178,7 +197,8 @@ impl Reader {
 impl LogSign {
     fn read(&self, line: &str) -> Option<String> {
         let found = self.pattern.captures(line)?;
-        self.value.clone().or_else(|| found.get(1).map(|group| group.as_str().to_owned()))
+        let groups = found.iter().skip(1).flatten().map(|group| group.as_str().to_owned());
+        self.value.clone().or_else(|| product(&groups.collect::<Vec<_>>()))
     }
 }
 
@@ -188,15 +208,19 @@ impl MetricSign {
         if self.labels.is_empty() {
             return Some(series.value.to_string());
         }
-        let values: Vec<&String> =
-            self.labels.iter().map(|label| series.labels.get(label)).collect::<Option<_>>()?;
-        match values.as_slice() {
-            [one] => Some((*one).clone()),
-            several => {
-                let numbers = several.iter().map(|text| text.parse::<u64>().ok());
-                let product = numbers.reduce(|a, b| a?.checked_mul(b?));
-                product.flatten().map(|product| product.to_string())
-            }
+        let values = self.labels.iter().map(|label| series.labels.get(label).cloned());
+        product(&values.collect::<Option<Vec<_>>>()?)
+    }
+}
+
+/// One value as it is; several are numbers and multiply.
+fn product(values: &[String]) -> Option<String> {
+    match values {
+        [one] => Some(one.clone()),
+        several => {
+            let numbers = several.iter().map(|text| text.parse::<u64>().ok());
+            let product = numbers.reduce(|a, b| a?.checked_mul(b?));
+            product.flatten().map(|product| product.to_string())
         }
     }
 }
@@ -235,11 +259,16 @@ mod tests {
         );
         let params = params.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let told = Told {
-            info: Some(&json!({
-                "max": 128, "dtype": "torch.float16", "off": true, "none": null,
-                "deep": [{"kv": 4096}],
-            })),
-            log: Some("start\nbackend compiled\nfall back to eager\nroom for 512 tokens\n"),
+            info: &[
+                json!({
+                    "max": 128, "dtype": "torch.float16", "off": true, "none": null,
+                    "deep": [{"kv": 4096}],
+                }),
+                json!({ "size": 16, "blocks": 10, "state": "Eager engine is up" }),
+            ],
+            log: Some(
+                "start\nbackend compiled\nfall back to eager\nroom for 512 tokens\n8 blocks of 64\n",
+            ),
             metrics: Some("x:blocks{count=\"100\",size=\"16\"} 1\nx:limit 7\n"),
         };
         let got = read_back(&engine(&text), &params.collect(), &told);
@@ -274,6 +303,26 @@ mod tests {
             "[effective]\nkv_cache_tokens = { log = [{ pattern = 'room for (\\d+)' }] }",
             &[],
             [&["kv_cache_tokens=512"], &[], &[]],
+        );
+        check(
+            "[effective]\nkv_cache_tokens = { log = [{ pattern = '(\\d+) blocks of (\\d+)' }] }",
+            &[],
+            [&["kv_cache_tokens=512"], &[], &[]],
+        );
+        check(
+            "[effective]\nbackend = { info = '/state', info_pattern = '^(\\w+) engine' }",
+            &[],
+            [&["backend=Eager"], &[], &[]],
+        );
+        check(
+            "[effective]\nkv_cache_tokens = { info_product = ['/blocks', '/size'] }",
+            &[],
+            [&["kv_cache_tokens=160"], &[], &[]],
+        );
+        check(
+            "[effective]\nkv_cache_tokens = { info_product = ['/blocks', '/max'] }",
+            &[],
+            [&[], &[], &["kv_cache_tokens"]],
         );
         check(
             "[effective]\nkv_cache_tokens = { metric = { series = 'x:blocks', labels = ['count', 'size'] } }\n\

@@ -1,7 +1,7 @@
 //! The sections of an engine file about the installed program: what it is called today, which
 //! flags it knows, on what it stands, and what it says of itself. One function each.
 
-use super::common::regex;
+use super::common::{one_or_more, regex};
 use super::def::{HelpProbe, Outdated, Param, VersionProbe};
 use super::effective::{EffectiveName, LogSign, MetricSign, Reader};
 use super::exposition::Selector;
@@ -95,20 +95,24 @@ pub(super) fn effective(
 }
 
 fn reader(fields: &Fields<'_>, params: &BTreeMap<String, Param>, has_info: bool) -> Reader {
-    let info = fields.optional("info");
-    if info.is_there() && !has_info {
-        let help = "[endpoints] server_info = \"/…\"".to_owned();
-        info.problem("nothing says where to ask", Some(help));
+    let (info, info_product) = (fields.optional("info"), fields.optional("info_product"));
+    for pointers in [&info, &info_product] {
+        if pointers.is_there() && !has_info {
+            let help = "[endpoints] server_info = \"/…\"".to_owned();
+            pointers.problem("nothing says where to ask", Some(help));
+        }
     }
     let log = fields.optional("log");
     let metric = fields.optional("metric");
-    if !info.is_there() && !log.is_there() && !metric.is_there() {
-        let sources = listed(&["info", "log", "metric"]);
+    if ![&info, &info_product, &log, &metric].into_iter().any(Field::is_there) {
+        let sources = listed(&["info", "info_product", "log", "metric"]);
         fields.form().problem(fields.at(), "has no source", Some(format!("one of {sources}")));
     }
     let texts = |key| fields.optional(key).texts().unwrap_or_default();
     Reader {
         info: one_or_more(&info, pointer),
+        info_product: one_or_more(&info_product, pointer),
+        info_pattern: fields.optional("info_pattern").parsed(regex),
         log: match log.is_there() {
             true => log.tables().iter().filter_map(log_sign).collect(),
             false => Vec::new(),
@@ -120,15 +124,6 @@ fn reader(fields: &Fields<'_>, params: &BTreeMap<String, Param>, has_info: bool)
         open: texts("open"),
         means: means(&fields.optional("means")),
         inverted: fields.optional("inverted").boolean().unwrap_or(false),
-    }
-}
-
-/// A text, or a list of them.
-fn one_or_more<T>(field: &Field<'_>, parse: fn(&str) -> Result<T, Wrong>) -> Vec<T> {
-    match (field.is_there(), field.is_list()) {
-        (false, _) => Vec::new(),
-        (true, true) => field.items().iter().filter_map(|item| item.parsed(parse)).collect(),
-        (true, false) => field.parsed(parse).into_iter().collect(),
     }
 }
 

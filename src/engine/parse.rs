@@ -97,7 +97,7 @@ fn inspected(
     endpoints: Option<&Endpoints>,
 ) -> Inspected {
     let table = |key| fields.optional(key).table();
-    let has_info = endpoints.is_none_or(|endpoints| endpoints.server_info.is_some());
+    let has_info = endpoints.is_none_or(|endpoints| !endpoints.server_info.is_empty());
     Inspected {
         versions: table("versions").map(|t| inspection::versions(&t)).unwrap_or_default(),
         help: table("help").map(|t| inspection::help(&t)),

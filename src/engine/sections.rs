@@ -1,6 +1,6 @@
 //! The sections of an engine file, one function each.
 
-use super::common::{regex, variable_name, variable_names};
+use super::common::{one_or_more, regex, variable_name, variable_names};
 use super::def::{
     Endpoint, Endpoints, Launch, ListStyle, Metrics, Param, ParamKind, Ready, RequestShape,
     Selector, Slot, Stop, Template, VersionProbe,
@@ -180,9 +180,10 @@ pub(super) fn path(text: &str) -> Result<String, Wrong> {
 }
 
 pub(super) fn endpoints(fields: &Fields<'_>) -> Option<Endpoints> {
-    let [completions, chat, generate, models, server_info, reset_cache] =
-        ["completions", "chat", "generate", "models", "server_info", "reset_cache"]
+    let [completions, chat, generate, models, reset_cache] =
+        ["completions", "chat", "generate", "models", "reset_cache"]
             .map(|key| fields.optional(key).parsed(path));
+    let server_info = one_or_more(&fields.optional("server_info"), path);
     let keys = Endpoint::ALL.map(Endpoint::name);
     if !keys.iter().any(|key| fields.optional(key).is_there()) {
         let message = "none of `completions`, `chat` and `generate` in [endpoints]";

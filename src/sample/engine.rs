@@ -86,17 +86,27 @@ pub(crate) async fn effective(
     log: &Path,
 ) -> EffectiveConfig {
     let client = client().ok();
-    let ask = async |path: Option<&String>| {
-        let url = format!("{base}{}", path?);
-        text(client.as_ref()?, &url).await
+    let ask = async |path: &str| text(client.as_ref()?, &format!("{base}{path}")).await;
+    let mut info = Vec::new();
+    for path in &engine.endpoints.server_info {
+        info.extend(ask(path).await.and_then(|text| document(&text)));
+    }
+    let metrics = match &engine.metrics {
+        Some(metrics) => ask(&metrics.path).await,
+        None => None,
     };
-    let info = ask(engine.endpoints.server_info.as_ref()).await;
-    let info: Option<Value> = info.and_then(|text| serde_json::from_str(&text).ok());
-    let metrics = ask(engine.metrics.as_ref().map(|metrics| &metrics.path)).await;
     let log = log.to_owned();
     let log = tokio::task::spawn_blocking(move || beginning(&log)).await.ok().flatten();
-    let told = Told { info: info.as_ref(), log: log.as_deref(), metrics: metrics.as_deref() };
+    let told = Told { info: &info, log: log.as_deref(), metrics: metrics.as_deref() };
     effective::read_back(engine, params, &told)
+}
+
+/// An answer as JSON. Some engines send a document as a text within a document.
+fn document(text: &str) -> Option<Value> {
+    match serde_json::from_str(text).ok()? {
+        Value::String(inner) => serde_json::from_str(&inner).ok(),
+        value => Some(value),
+    }
 }
 
 fn beginning(path: &Path) -> Option<String> {
