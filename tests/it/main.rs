@@ -35,3 +35,4 @@ mod resume;
 mod smoke;
 mod stopping;
 mod tidy;
+mod walks;
