@@ -29,11 +29,9 @@ impl Lines {
                 eprintln!("[{number}/{of}] {trial}{again}{left}");
             }
             Progress::State { what } => eprintln!("  {}: {what}", self.trial),
-            Progress::PhaseStarted { phase, min_requests, min_duration, .. } => {
+            Progress::PhaseStarted { phase, who, goal } => {
                 (self.rate, self.next_tick) = (Rate::default(), EVERY);
-                let least = humantime::format_duration(min_duration);
-                let trial = &self.trial;
-                eprintln!("  {trial}: phase {phase}, at least {min_requests} requests and {least}");
+                eprintln!("  {}: phase {phase}, {who}, {goal}", self.trial);
             }
             Progress::Tick(tick) => {
                 let rate = self.rate.at(&tick);

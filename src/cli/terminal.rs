@@ -2,7 +2,7 @@
 
 use crate::daemon::progress::Progress;
 use crate::ids::{TrialId, wire_name};
-use crate::load::message::LoadTick;
+use crate::load::message::{Goal, LoadTick};
 use crate::run::outcome::{Ending, TrialOutcome};
 use crate::sweep::smoke::SMOKE_BLOCK;
 use crate::units::count_f64;
@@ -60,22 +60,6 @@ pub(super) fn block_ended(block: u32, of: u32) -> String {
     }
 }
 
-/// How far a phase is: the lesser of its requests' and its duration's share.
-#[derive(Clone, Copy, Debug, Default)]
-struct Goal {
-    requests: u32,
-    duration: Duration,
-}
-
-impl Goal {
-    fn percent(self, tick: &LoadTick) -> f64 {
-        let share = |have: f64, want: f64| if want > 0.0 { (have / want).min(1.0) } else { 1.0 };
-        let requests = share(count_f64(tick.ok + tick.failed), f64::from(self.requests));
-        let elapsed = Duration::from_nanos(tick.elapsed_ns).as_secs_f64();
-        100.0 * requests.min(share(elapsed, self.duration.as_secs_f64()))
-    }
-}
-
 /// What is left, to be put behind a trial's name; nothing while it is not known.
 pub(super) fn left(left: Option<Duration>) -> String {
     let Some(left) = left else { return String::new() };
@@ -93,7 +77,7 @@ pub(super) struct Screen {
     now: ProgressBar,
     trial: String,
     phase: String,
-    goal: Goal,
+    goal: Option<Goal>,
     rate: Rate,
 }
 
@@ -116,7 +100,7 @@ impl Screen {
             now,
             trial: String::new(),
             phase: String::new(),
-            goal: Goal::default(),
+            goal: None,
             rate: Rate::default(),
         }
     }
@@ -135,10 +119,10 @@ impl Screen {
                 self.now.set_message(self.trial.clone());
             }
             Progress::State { what } => self.now.set_message(format!("{}: {what}", self.trial)),
-            Progress::PhaseStarted { phase, users, min_requests, min_duration } => {
+            Progress::PhaseStarted { phase, who, goal } => {
                 self.rate = Rate::default();
-                self.goal = Goal { requests: min_requests, duration: min_duration };
-                self.phase = format!("{phase} ({users} users)");
+                self.goal = Some(goal);
+                self.phase = format!("{phase} ({who})");
                 self.now.set_message(format!("{}: {}", self.trial, self.phase));
             }
             Progress::Tick(tick) => self.tick(&tick),
@@ -159,7 +143,7 @@ impl Screen {
             "{}: {} {:.0} %, {} ok, {} failed, {} in flight, {rate:.0} tok/s (chunks)",
             self.trial,
             self.phase,
-            self.goal.percent(tick),
+            self.goal.map_or(0.0, |goal| goal.percent(tick)),
             tick.ok,
             tick.failed,
             tick.in_flight,
@@ -182,13 +166,6 @@ impl Drop for Screen {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_phase_is_as_far_as_the_lesser_of_requests_and_duration() {
-        let goal = Goal { requests: 10, duration: Duration::from_secs(10) };
-        let tick = LoadTick { elapsed_ns: 2_000_000_000, ok: 8, failed: 1, ..Default::default() };
-        assert!((goal.percent(&tick) - 20.0).abs() < 1e-9);
-    }
 
     #[test]
     fn what_is_left_is_said_once_it_is_known() {

@@ -1,7 +1,7 @@
 //! What is happening, for whoever watches. Nothing is decided by it.
 
 use crate::ids::{Name, TrialId};
-use crate::load::message::LoadTick;
+use crate::load::message::{Goal, LoadTick};
 use crate::run::outcome::TrialOutcome;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
@@ -22,9 +22,9 @@ pub(crate) enum Progress {
     },
     PhaseStarted {
         phase: Name,
-        users: u32,
-        min_requests: u32,
-        min_duration: Duration,
+        /// Who asks, in words: `50 users`.
+        who: String,
+        goal: Goal,
     },
     Tick(LoadTick),
     /// The task that does the work is not stuck.

@@ -7,10 +7,12 @@
 use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
+use crate::units::count_f64;
 use crate::workload::schedule::OpenLoop;
 use crate::workload::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// One phase to drive. Durations are nanoseconds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +38,83 @@ pub(crate) struct LoadPlan {
     pub(crate) keep_alive_ns: u64,
     /// Where the frames of records go. Created by the load process; must not exist.
     pub(crate) records: PathBuf,
+}
+
+impl LoadPlan {
+    /// Who asks, in words.
+    pub(crate) fn who(&self) -> String {
+        match &self.pattern {
+            LoadPattern::Closed { .. } if self.users == 1 => "1 user".to_owned(),
+            LoadPattern::Closed { .. } => format!("{} users", self.users),
+            LoadPattern::Open { schedule, .. } => {
+                format!("{}, at most {} in flight", schedule.describe(), self.users)
+            }
+        }
+    }
+
+    /// When it is done.
+    pub(crate) fn goal(&self) -> Goal {
+        match &self.pattern {
+            LoadPattern::Closed { .. } => Goal::AtLeast {
+                requests: self.min_requests,
+                duration: Duration::from_nanos(self.min_duration_ns),
+            },
+            LoadPattern::Open { schedule, .. } => Goal::Schedule {
+                requests: schedule.expected_requests(),
+                duration: schedule.expected(),
+            },
+        }
+    }
+}
+
+/// When a phase is done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// Both are met.
+    AtLeast { requests: u32, duration: Duration },
+    /// All that is scheduled was sent: about so many requests in about so long.
+    Schedule { requests: f64, duration: Duration },
+}
+
+impl Goal {
+    /// How far the phase is, from 0 to 100: the lesser of the shares of its requests and its time.
+    pub(crate) fn percent(self, tick: &LoadTick) -> f64 {
+        let share = |have: f64, want: f64| if want > 0.0 { (have / want).min(1.0) } else { 1.0 };
+        let elapsed = Duration::from_nanos(tick.elapsed_ns).as_secs_f64();
+        let (requests, duration) = match self {
+            Self::AtLeast { requests, duration } => {
+                (share(count_f64(tick.ok + tick.failed), f64::from(requests)), duration)
+            }
+            Self::Schedule { requests, duration } => {
+                (share(count_f64(tick.sent), requests), duration)
+            }
+        };
+        100.0 * requests.min(share(elapsed, duration.as_secs_f64()))
+    }
+}
+
+impl std::fmt::Display for Goal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let whole = |span: Duration| {
+            let seconds = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+            humantime::format_duration(Duration::from_secs(seconds))
+        };
+        match self {
+            Self::AtLeast { requests, duration: Duration::ZERO } => {
+                write!(f, "at least {requests} requests")
+            }
+            Self::AtLeast { requests: 0, duration } => {
+                write!(f, "at least {}", humantime::format_duration(*duration))
+            }
+            Self::AtLeast { requests, duration } => {
+                let duration = humantime::format_duration(*duration);
+                write!(f, "at least {requests} requests and {duration}")
+            }
+            Self::Schedule { requests, duration } => {
+                write!(f, "about {requests:.0} requests in {}", whole(*duration))
+            }
+        }
+    }
 }
 
 /// What decides when a request is due.
@@ -109,4 +188,50 @@ pub(crate) struct LoadTick {
     pub(crate) output_tokens: u64,
     /// Since any stream brought a byte, while requests are in flight.
     pub(crate) silent_ns: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEN_S: Duration = Duration::from_secs(10);
+
+    #[track_caller]
+    fn check(goal: Goal, (sent, ended, seconds): (u64, u64, u64), want: f64) {
+        let tick = LoadTick {
+            elapsed_ns: seconds * 1_000_000_000,
+            sent,
+            ok: ended,
+            ..LoadTick::default()
+        };
+        assert!((goal.percent(&tick) - want).abs() < 1e-9, "{}", goal.percent(&tick));
+    }
+
+    #[test]
+    fn a_phase_is_as_far_as_the_lesser_of_requests_and_duration() {
+        let both = Goal::AtLeast { requests: 10, duration: TEN_S };
+        check(both, (9, 9, 2), 20.0);
+        check(both, (9, 1, 9), 10.0);
+        check(Goal::AtLeast { requests: 0, duration: TEN_S }, (9, 9, 5), 50.0);
+        // Of a schedule what was sent counts, answered or not, and it is not done at once.
+        let schedule = Goal::Schedule { requests: 100.0, duration: TEN_S };
+        check(schedule, (0, 0, 0), 0.0);
+        check(schedule, (40, 0, 5), 40.0);
+        check(schedule, (110, 3, 11), 100.0);
+    }
+
+    #[test]
+    fn a_goal_names_only_what_was_asked() {
+        for (goal, want) in [
+            (Goal::AtLeast { requests: 10, duration: TEN_S }, "at least 10 requests and 10s"),
+            (Goal::AtLeast { requests: 10, duration: Duration::ZERO }, "at least 10 requests"),
+            (Goal::AtLeast { requests: 0, duration: TEN_S }, "at least 10s"),
+            (
+                Goal::Schedule { requests: 299.7, duration: Duration::from_millis(59_500) },
+                "about 300 requests in 1m",
+            ),
+        ] {
+            assert_eq!(goal.to_string(), want);
+        }
+    }
 }

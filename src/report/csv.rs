@@ -96,7 +96,9 @@ fn identity(summary: &Summary, cell: &Cell, scope: &str) -> Row {
     row.number("engine_version", variant.and_then(|variant| variant.engine_version.as_ref()));
     row.number("simulated", variant.map(|variant| variant.simulated));
     row.text("phase", &cell.phase);
-    row.text("users", cell.users);
+    row.number("users", cell.open.is_none().then_some(cell.users));
+    row.number("open_loop", cell.open.as_ref());
+    row.text("most_in_flight", cell.users);
     row.text("scope", scope);
     row.text("trials_planned", cell.trials_planned);
     row.text("trials_measured", cell.trials_measured);

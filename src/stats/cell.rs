@@ -18,7 +18,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Cell {
     pub(crate) variant: Name,
     pub(crate) phase: Name,
+    /// Of a closed loop; of an open one the most requests that were in flight at once, or, where
+    /// nothing was measured, that might have been.
     pub(crate) users: u32,
+    /// An open loop, in words.
+    #[serde(default)]
+    pub(crate) open: Option<String>,
     pub(crate) trials_planned: u64,
     /// Trials whose figures are in here.
     pub(crate) trials_measured: u64,
@@ -94,7 +99,11 @@ impl Cell {
         Self {
             variant: variant.clone(),
             phase: phase.name.clone(),
-            users: phase.users,
+            users: match &phase.open {
+                Some(_) => trials.iter().map(|t| t.most_in_flight).max().unwrap_or(phase.users),
+                None => phase.users,
+            },
+            open: phase.open.clone(),
             trials_planned,
             trials_measured: trials.iter().map(|trial| u64::from(trial.measured)).sum(),
             steady: Throughput::of(trials.iter().filter_map(|trial| trial.steady.as_ref())),
@@ -162,6 +171,29 @@ mod tests {
         // The trial that hung still answers for its requests.
         assert_eq!((got.requests.sent, got.requests.ok), (9, 9));
         assert_eq!(got.ttft_jitter_ms, None);
+    }
+
+    #[test]
+    fn an_open_loop_has_no_users_but_so_many_in_flight() {
+        let mut phase = PhasePlan {
+            name: Name::new("p").unwrap(),
+            users: 4096,
+            min_requests: 3,
+            min_duration_s: 1.0,
+            open: Some("8 requests/s, Poisson".to_owned()),
+        };
+        let name = Name::new("v").unwrap();
+        let users = |phase: &PhasePlan, n: u32| {
+            let mut facts = facts("p", n, [0, 0, 1000, 1000]);
+            facts.end = PhaseEnd::Finished;
+            let records = vec![record(0, ms(0), &[100, 900], 2)];
+            let trial = PhaseTrial::of(1, 1, &PhaseData::new(facts, records));
+            Cell::of(&name, phase, 1, vec![trial]).users
+        };
+        assert_eq!(users(&phase, 7), 7);
+        assert_eq!(Cell::of(&name, &phase, 1, Vec::new()).users, 4096);
+        phase.open = None;
+        assert_eq!(users(&phase, 7), 4096);
     }
 
     #[test]

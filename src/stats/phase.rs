@@ -27,6 +27,9 @@ use std::collections::BTreeMap;
 pub(crate) struct PhaseTrial {
     pub(crate) block: u32,
     pub(crate) attempt: u32,
+    /// The users of a closed loop; of an open one what was in flight at once, at most.
+    #[serde(default)]
+    pub(crate) most_in_flight: u32,
     pub(crate) end: PhaseEnd,
     /// Its figures count; if not, only its requests do.
     pub(crate) measured: bool,
@@ -148,6 +151,7 @@ impl PhaseTrial {
         let phase = Self {
             block,
             attempt,
+            most_in_flight: facts.users,
             end: facts.end,
             measured,
             whole: measured.then(|| window::whole(facts, records)).flatten(),

@@ -8,6 +8,7 @@
 //! the clock it is measured by (coordinated omission).
 
 use crate::seed::{Seed, Stream};
+use crate::units::count_f64;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 use std::time::Duration;
@@ -77,6 +78,17 @@ impl OpenLoop {
             }
         };
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// How many requests it is at its mean rate.
+    pub(crate) fn expected_requests(&self) -> f64 {
+        match self {
+            Self::Rate { rate_per_s, min_requests, min_seconds, .. } => {
+                f64::from(*min_requests).max(rate_per_s * min_seconds)
+            }
+            Self::Stages { stages, .. } => stages.iter().map(|s| s.rate_per_s * s.seconds).sum(),
+            Self::Offsets(offsets) => count_f64(u64::try_from(offsets.len()).unwrap_or(u64::MAX)),
+        }
     }
 
     /// For people.
@@ -185,7 +197,6 @@ fn gamma(stream: &mut Stream, shape: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::count_f64;
 
     fn rate(arrivals: Arrivals, rate_per_s: f64, seconds: f64) -> OpenLoop {
         OpenLoop::Rate { arrivals, rate_per_s, min_requests: 0, min_seconds: seconds }
@@ -255,6 +266,10 @@ mod tests {
             min_seconds: 1.0,
         };
         assert_eq!(open.offsets(Seed::new(1)).len(), 25);
+        assert_eq!(
+            (open.expected(), open.expected_requests()),
+            (Duration::from_millis(2500), 25.0)
+        );
     }
 
     #[test]
@@ -264,6 +279,10 @@ mod tests {
         let open = OpenLoop::Stages { arrivals: Arrivals::Poisson, stages };
         let offsets = open.offsets(Seed::new(3));
         assert!(offsets.is_sorted());
+        assert_eq!(
+            (open.expected(), open.expected_requests()),
+            (Duration::from_secs(300), 55_000.0)
+        );
         let within = |from: u64, to: u64| {
             let inside = offsets.iter().filter(|at| (from..to).contains(&(**at / 1_000_000_000)));
             count_f64(inside.count() as u64) / 100.0

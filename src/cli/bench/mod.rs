@@ -21,6 +21,7 @@ use crate::run::phase::PhaseEnd;
 use crate::stats::cell::Cell;
 use crate::stats::data::PhaseData;
 use crate::store::parquet;
+use crate::workload::schedule::OpenLoop;
 use anyhow::Context;
 use clap::Args;
 use plan::{Bench, PromptLength};
@@ -99,7 +100,7 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
     let result = block_on(measure(&mut bench, &scratch, stop));
     std::fs::remove_dir_all(&scratch).ok();
     let data = result?;
-    let cell = show::cell(&data);
+    let cell = show::cell(&data, bench.open.as_ref().map(OpenLoop::describe));
     let text = show::result(&bench, &data, &cell);
     print!("{text}");
     if let Some(file) = &arguments.records {

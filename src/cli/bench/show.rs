@@ -11,13 +11,13 @@ use crate::units::count_f64;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-pub(super) fn cell(data: &PhaseData) -> Cell {
+pub(super) fn cell(data: &PhaseData, open: Option<String>) -> Cell {
     let plan = PhasePlan {
         name: data.facts.phase.clone(),
         users: data.facts.users,
         min_requests: 0,
         min_duration_s: 0.0,
-        open: None,
+        open,
     };
     let name = Name::new("server").unwrap_or_else(Name::warmup);
     Cell::of(&name, &plan, 1, vec![PhaseTrial::of(1, 1, data)])
@@ -68,7 +68,11 @@ fn requests(cell: &Cell) -> String {
     let classes =
         if classes.is_empty() { String::new() } else { format!(" ({})", classes.join(", ")) };
     let (sent, ok, failed) = (requests.sent, requests.ok, requests.failed);
-    format!("{sent} requests by {} users: {ok} ok, {failed} failed{classes}", cell.users)
+    let who = match &cell.open {
+        Some(open) => format!("at {open}, at most {} in flight", cell.users),
+        None => format!("by {} users", cell.users),
+    };
+    format!("{sent} requests {who}: {ok} ok, {failed} failed{classes}")
 }
 
 /// The mean of what the server counted, where it did.

@@ -285,9 +285,8 @@ impl<'a> Shell<'a> {
                 if let Some(plan) = self.plan.phases.get(index).cloned() {
                     self.watcher.say(Progress::PhaseStarted {
                         phase: plan.phase.clone(),
-                        users: plan.users,
-                        min_requests: plan.min_requests,
-                        min_duration: Duration::from_nanos(plan.min_duration_ns),
+                        who: plan.who(),
+                        goal: plan.goal(),
                     });
                     if let Some(note) = self.samplers.before_phase().await {
                         self.note(note);

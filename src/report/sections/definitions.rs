@@ -98,7 +98,7 @@ const PHYSICS: [(&str, &str); 4] = [
     ),
     (
         "Roofline",
-        "OSL / max(bytes / bandwidth, FLOPs / peak) of one request, its weights shared by all users (or as many as \
+        "OSL / max(bytes / bandwidth, FLOPs / peak) of one request, its weights shared by all users (in an open loop: by the most requests that were in flight at once; or as many as \
          memory holds the KV of) and its prefill's \
          reads left out: a bound that no scheduler can pass. Peak: the fastest arithmetic for such weights.",
     ),

@@ -55,7 +55,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     }
     blocks.push(Block::Table(reads));
     blocks.push(Block::text(
-        "Roofline: the most output tok/s that this GPU could do with so many users, prompts included. MFU: the \
+        "Roofline: the most output tok/s that this GPU could do with so many users (in an open loop: with the most requests that were in flight at once), prompts included. MFU: the \
          share of its FP16 arithmetic that delivered tokens needed. MBU: the share of its memory bandwidth that \
          decoding must have used, and at most with a pass over the weights for each prefill. The formulas stand \
          under Definitions.",

@@ -3,6 +3,7 @@
 use crate::report::block::Block;
 use crate::report::sections::label;
 use crate::report::table::Table;
+use crate::stats::data::PhasePlan;
 use crate::stats::summary::Summary;
 
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
@@ -18,9 +19,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             Some(open) => format!("{open}, at most {} in flight", phase.users),
             None => format!("{} users", phase.users),
         };
-        let (requests, seconds) = (phase.min_requests, phase.min_duration_s);
-        let least = format!("{who}, at least {requests} requests and {seconds} s");
-        fact(&format!("phase {}", phase.name), least);
+        fact(&format!("phase {}", phase.name), format!("{who}{}", least(phase)));
     }
     if let Some(workload) = &setup.workload {
         fact("workload", workload.clone());
@@ -46,6 +45,14 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let mut blocks = vec![Block::Table(table)];
     blocks.extend(model_files(summary));
     blocks
+}
+
+/// What ends the phase, as far as it was said; stages say it themselves.
+fn least(phase: &PhasePlan) -> String {
+    let requests = (phase.min_requests > 0).then(|| format!("{} requests", phase.min_requests));
+    let seconds = (phase.min_duration_s > 0.0).then(|| format!("{} s", phase.min_duration_s));
+    let both: Vec<String> = requests.into_iter().chain(seconds).collect();
+    if both.is_empty() { String::new() } else { format!(", at least {}", both.join(" and ")) }
 }
 
 /// Every file of every model, to tell whether another machine has the same.

@@ -11,7 +11,9 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         return Vec::new();
     }
     vec![
-        Block::subheading("Steady window: all users busy, until sending stopped"),
+        Block::subheading(
+            "Steady window: all users busy (an open loop: from its first request), until sending stopped",
+        ),
         Block::Table(table(summary, |cell| &cell.steady)),
         Block::subheading("Whole phase: ramp and drain included"),
         Block::Table(table(summary, |cell| &cell.whole)),

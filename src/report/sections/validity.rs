@@ -91,7 +91,7 @@ fn meaning(code: MarkCode) -> &'static str {
             "the server did not say how many tokens it made; token rates are lower bounds, and absent above 1 %."
         }
         MarkCode::PrefixCacheHits => {
-            "2 % more of the prompt was cached than the workload means to: TTFT is too good."
+            "the share of prompt tokens from the cache is over 2 percentage points above what the workload means: TTFT is too good."
         }
         MarkCode::TtftAbsent => {
             "answers without any text, or with a first stamp before the request was sent."
