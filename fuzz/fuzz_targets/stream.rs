@@ -27,6 +27,8 @@ mod engine {
 mod load {
     #[path = "../../src/load/asked.rs"]
     pub mod asked;
+    #[path = "../../src/load/censor.rs"]
+    pub mod censor;
     #[path = "../../src/load/event.rs"]
     pub mod event;
     #[path = "../../src/load/http.rs"]

@@ -89,8 +89,15 @@ impl Conn {
         peeked == Err(Errno::EAGAIN)
     }
 
-    pub(crate) fn receive(&self, buffer: &mut ReadBuffer) -> Received {
-        let mut slices = [IoSliceMut::new(&mut buffer.bytes)];
+    /// Copies what there is and leaves it there; how much that is.
+    pub(crate) fn peek(&self, buffer: &mut ReadBuffer) -> usize {
+        socket::recv(self.fd.as_raw_fd(), &mut buffer.bytes, MsgFlags::MSG_PEEK).unwrap_or(0)
+    }
+
+    /// Takes at most so many bytes.
+    pub(crate) fn receive(&self, buffer: &mut ReadBuffer, most: usize) -> Received {
+        let room = buffer.bytes.get_mut(..most).unwrap_or_default();
+        let mut slices = [IoSliceMut::new(room)];
         let control = Some(buffer.control.as_mut_slice());
         let got =
             socket::recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, control, MsgFlags::empty());

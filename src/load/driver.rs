@@ -12,6 +12,7 @@ use super::event::Classifier;
 use super::frames::{FramesError, Writer};
 use super::lag::Lags;
 use super::message::{LoadEvent, LoadPattern, LoadPlan, LoadTick};
+use super::reading::LATE_NS;
 use super::request::RequestTemplate;
 use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
@@ -166,6 +167,8 @@ pub(crate) struct Driver {
     pub(super) tick: LoadTick,
     pub(super) cost: ClientCost,
     pub(super) lags: Lags,
+    /// The loop has not looked at its sockets for a while.
+    pub(super) late: bool,
     pub(super) next_index: u32,
     /// Users whose next request is due.
     pub(super) starts: VecDeque<u32>,
@@ -229,6 +232,7 @@ impl Driver {
             tick: LoadTick::default(),
             cost: ClientCost::default(),
             lags: Lags::default(),
+            late: false,
             next_index: 0,
             full_at: None,
             stamped_reads: 0,
@@ -281,7 +285,9 @@ impl Driver {
             self.tick(now_ns);
             let timeout = self.timeout(now_ns);
             let before = now()?;
-            self.saw_gap(before.since_ns(woke));
+            let gap = before.since_ns(woke);
+            self.saw_gap(gap);
+            self.late = gap > LATE_NS;
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
                 Err(Errno::EINTR) => 0,

@@ -5,6 +5,7 @@
 
 mod arrivals;
 mod asked;
+mod censor;
 mod clock;
 mod conn;
 mod driver;
@@ -16,6 +17,7 @@ mod lag;
 pub(crate) mod message;
 mod native;
 mod process;
+mod reading;
 mod request;
 mod rules;
 #[cfg(test)]

@@ -6,11 +6,10 @@
 //! ended properly; an end by closing the connection proves nothing to a server that promises
 //! `[DONE]`, so there the marker is needed. Everything else that ends early is `Cut` or `Reset`.
 //!
-//! Invariant: a chunk's time is exact only if its event alone ended in a read that emptied the
-//! socket and nothing but line ends followed it. Otherwise the kernel's stamp may be a later
-//! segment's, and the truth lies between the last moment the socket was known empty and the stamp.
+//! Invariant: every chunk of a read gets its bounds before the next read is looked at (`censor`).
 
 pub(crate) use super::asked::{Asked, Progress, Read};
+use super::censor::{Brought, Censor};
 use super::event::{Classifier, Event, Facts};
 use super::http::{self, BodyDecoder, Framing, Piece};
 use super::sse::SseParser;
@@ -45,10 +44,10 @@ enum State {
 pub(crate) struct Stream {
     record: RequestRecord,
     state: State,
-    /// When the socket was last known to hold nothing unread.
-    empty_since: MonoNs,
-    last_read: Option<(MonoNs, bool)>,
+    censor: Censor,
     events: u32,
+    /// The last event was a chunk.
+    ends_with_chunk: bool,
     done: bool,
     done_marker: bool,
     said: Option<String>,
@@ -89,9 +88,9 @@ impl Stream {
                 user_space_stamps: 0,
             },
             state: State::Head(Vec::new()),
-            empty_since: asked.scheduled,
-            last_read: None,
+            censor: Censor::new(asked.scheduled),
             events: 0,
+            ends_with_chunk: false,
             done: false,
             done_marker: asked.done_marker,
             said: asked.keeps_text.then(String::new),
@@ -111,7 +110,22 @@ impl Stream {
     /// The first byte is about to be written: an answer cannot have come before.
     pub(crate) fn sending(&mut self, at: MonoNs) {
         self.record.sent = Some(at);
-        self.empty_since = at;
+        self.censor.saw_empty(at);
+    }
+
+    /// A read found nothing.
+    pub(crate) const fn found_empty(&mut self, at: MonoNs) {
+        self.censor.saw_empty(at);
+    }
+
+    /// At its pace so far, more than one chunk may have arrived by now.
+    pub(crate) fn may_hold_several(&self, now: MonoNs) -> bool {
+        match self.record.chunks.as_slice() {
+            [.., before, last] if !before.is_censored() && !last.is_censored() => {
+                now.since_ns(last.at) > last.at.since_ns(before.at) / 2 * 3
+            }
+            _ => true,
+        }
     }
 
     /// The reused connection was closed before any response byte: it is sent once more.
@@ -161,12 +175,15 @@ impl Stream {
         let events_before = self.events;
         let tail = self.consume(read, classifier);
         let events = self.events - events_before;
-        self.place_chunks(first_new, events, tail, read);
-        self.last_read = Some((read.at, read.drained));
-        if read.drained {
-            self.empty_since = read.began;
-        }
         let chunks = self.record.chunks.len().saturating_sub(first_new);
+        if !read.from_kernel {
+            let count = u32::try_from(chunks).unwrap_or(u32::MAX);
+            self.record.user_space_stamps = self.record.user_space_stamps.saturating_add(count);
+        }
+        let only_line_ends = tail.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+        let ends_with_chunk = events > 0 && self.ends_with_chunk && only_line_ends;
+        let brought = Brought { first: first_new, events, ends_with_chunk };
+        self.censor.place(&mut self.record.chunks, brought, read);
         Progress {
             events,
             chunks: u32::try_from(chunks).unwrap_or(u32::MAX),
@@ -291,6 +308,7 @@ impl Stream {
     fn on_event(&mut self, data: &[u8], at: MonoNs, classifier: &Classifier) -> bool {
         let nth = self.events;
         self.events = nth.saturating_add(1);
+        let chunks = self.record.chunks.len();
         let text_seen = self.record.first_text_chunk.is_some();
         match classifier.classify(data, nth, text_seen, self.said.is_some()) {
             Ok(Event::Plain) => self.push_chunk(at),
@@ -306,6 +324,7 @@ impl Stream {
                 return true;
             }
         }
+        self.ends_with_chunk = self.record.chunks.len() > chunks;
         false
     }
 
@@ -331,29 +350,6 @@ impl Stream {
 
     fn push_chunk(&mut self, at: MonoNs) {
         self.record.chunks.push(Chunk { at, earliest: at });
-    }
-
-    /// The censoring rule, applied to the chunks of one read.
-    fn place_chunks(&mut self, first_new: usize, events: u32, tail: &[u8], read: &Read<'_>) {
-        let new = self.record.chunks.get_mut(first_new..).unwrap_or_default();
-        if new.is_empty() {
-            return;
-        }
-        // A segment may have been split by the end of the buffer: then two reads share its stamp.
-        let shares_stamp = self.last_read.is_some_and(|(at, drained)| !drained && at == read.at);
-        let alone = events == 1
-            && read.drained
-            && !shares_stamp
-            && tail.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
-        if !read.from_kernel {
-            let count = u32::try_from(new.len()).unwrap_or(u32::MAX);
-            self.record.user_space_stamps = self.record.user_space_stamps.saturating_add(count);
-        }
-        if !alone {
-            for chunk in new {
-                chunk.earliest = self.empty_since.min(chunk.at);
-            }
-        }
     }
 
     /// A body that is no event stream.
@@ -434,7 +430,7 @@ impl Stream {
                 let first_new = self.record.chunks.len();
                 self.on_clean_end(&mut sse, true, at, classifier);
                 for chunk in self.record.chunks.get_mut(first_new..).unwrap_or_default() {
-                    chunk.earliest = self.empty_since.min(at);
+                    chunk.earliest = self.censor.floor().min(at);
                 }
                 self.keep_alive = false;
             }

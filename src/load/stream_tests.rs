@@ -231,15 +231,16 @@ fn tokens_that_share_a_read_are_bounded() {
     let last = format!("{c}{done}");
     let mut stream = sent(&asked());
     feed(&mut stream, &[HEAD.as_bytes(), three.as_bytes(), last.as_bytes()]);
-    // The socket was last empty when the read before began.
+    // The socket was last empty when the read before began. The stamp is that of the newest
+    // segment, and so the last token's own, unless another event followed.
     assert_eq!(
         bounds(&stream.into_record()),
-        [(1000, 1900), (1000, 1900), (1000, 1900), (2000, 2900)]
+        [(1000, 1900), (1000, 1900), (1900, 1900), (2000, 2900)]
     );
     // Before the first answer: since the request was sent.
     let mut stream = sent(&asked());
     feed(&mut stream, &[format!("{HEAD}{a}{b}").as_bytes()]);
-    assert_eq!(bounds(&stream.into_record()), [(100, 900), (100, 900)]);
+    assert_eq!(bounds(&stream.into_record()), [(100, 900), (900, 900)]);
 }
 
 #[test]
@@ -253,17 +254,52 @@ fn a_token_with_the_start_of_another_is_bounded() {
     assert_eq!(bounds(&stream.into_record()), [(100, 900), (1900, 1900)]);
 }
 
-#[test]
-fn a_full_buffer_bounds_its_tokens() {
-    let [a, b] = [token("a"), token("b")].map(|token| chunked(&token));
+/// Reads that begin at 4000, a token each but for the last, which empties the socket.
+fn in_pieces(stamps: &[i64]) -> Vec<(i64, i64)> {
+    let token = chunked(&token("a"));
     let classifier = Classifier::new(None);
     let mut stream = sent(&asked());
     stream.on_read(&read(1, HEAD.as_bytes()), &classifier);
-    // More was waiting: the stamp may be a later segment's.
-    stream.on_read(&Read { drained: false, ..read(3, a.as_bytes()) }, &classifier);
-    // The rest has the same stamp: it was one segment to the kernel.
-    stream.on_read(&Read { at: MonoNs::new(2900), ..read(4, b.as_bytes()) }, &classifier);
-    assert_eq!(bounds(&stream.into_record()), [(1000, 2900), (1000, 2900)]);
+    for (n, stamp) in stamps.iter().enumerate() {
+        let drained = n + 1 == stamps.len();
+        let read = Read { at: MonoNs::new(*stamp), drained, ..read(4, token.as_bytes()) };
+        stream.on_read(&read, &classifier);
+    }
+    bounds(&stream.into_record())
+}
+
+#[test]
+fn tokens_read_one_by_one_have_their_own_stamps_unless_they_share_one() {
+    assert_eq!(in_pieces(&[2000, 3000]), [(2000, 2000), (3000, 3000)]);
+    // What the kernel has merged has the stamp of the newest, and came after the one before.
+    assert_eq!(in_pieces(&[2900, 2900]), [(1000, 2900), (2900, 2900)]);
+    assert_eq!(
+        in_pieces(&[2000, 2900, 2900, 2900, 3500]),
+        [(2000, 2000), (2000, 2900), (2000, 2900), (2900, 2900), (3500, 3500)]
+    );
+}
+
+#[test]
+fn a_socket_that_was_found_empty_bounds_what_comes_next() {
+    let (a, two) = (chunked(&token("a")), chunked(&token("b")).repeat(2));
+    let classifier = Classifier::new(None);
+    let mut stream = sent(&asked());
+    stream
+        .on_read(&Read { drained: false, ..read(2, format!("{HEAD}{a}").as_bytes()) }, &classifier);
+    stream.found_empty(MonoNs::new(2500));
+    stream.on_read(&read(3, two.as_bytes()), &classifier);
+    assert_eq!(bounds(&stream.into_record()), [(1900, 1900), (2500, 2900), (2900, 2900)]);
+}
+
+#[test]
+fn whether_more_may_be_waiting_is_told_by_the_pace() {
+    let a = chunked(&token("a"));
+    let mut stream = sent(&asked());
+    assert!(stream.may_hold_several(MonoNs::new(200)), "nothing is known");
+    feed(&mut stream, &[HEAD.as_bytes(), a.as_bytes(), a.as_bytes()]);
+    // Chunks at 1900 and 2900: the next is due at 3900.
+    assert!(!stream.may_hold_several(MonoNs::new(4300)));
+    assert!(stream.may_hold_several(MonoNs::new(4500)));
 }
 
 #[test]

@@ -3,12 +3,12 @@
 //! The users' half of the driver: no O(users) work on any event.
 //! Invariant: a flight ends in `finish`, and only there, with its one record.
 
-use super::conn::{Conn, Received, make_key, split_key};
+use super::conn::{Conn, make_key, split_key};
 use super::driver::{DriveError, Driver, now, system};
 use super::message::LoadPattern;
 use super::request::History;
 use super::rules::backoff;
-use super::stream::{Asked, Read, Stream};
+use super::stream::{Asked, Stream};
 use super::supply::Prepared;
 use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::units::MonoNs;
@@ -22,20 +22,20 @@ const KEEP_ALIVE_MARGIN: Duration = Duration::from_secs(1);
 
 /// A request under way.
 #[derive(Debug)]
-struct Flight {
-    stream: Stream,
+pub(super) struct Flight {
+    pub(super) stream: Stream,
     /// Kept until the end: a lost race sends it again.
-    request: Prepared,
-    written: usize,
+    pub(super) request: Prepared,
+    pub(super) written: usize,
     connected: bool,
     /// When connecting began.
     began: MonoNs,
-    last_byte: MonoNs,
+    pub(super) last_byte: MonoNs,
     deadline: MonoNs,
 }
 
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// Thinking, or backing off; then the next request is due.
     Waiting {
         until: MonoNs,
@@ -50,8 +50,8 @@ enum State {
 /// One user and its connection.
 #[derive(Debug)]
 pub(crate) struct User {
-    state: State,
-    conn: Option<Conn>,
+    pub(super) state: State,
+    pub(super) conn: Option<Conn>,
     /// Tells events of this connection from those of one closed in the same turn.
     generation: u32,
     idle_since: MonoNs,
@@ -288,71 +288,8 @@ impl Driver {
         if failed { self.read(id, true) } else { Ok(()) }
     }
 
-    /// Reads until the socket is empty; `closing`: until its end.
-    fn read(&mut self, id: u32, closing: bool) -> Result<(), DriveError> {
-        loop {
-            let began = now()?;
-            let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
-                return Ok(());
-            };
-            let User { state: State::Flying(flight), conn: Some(conn), .. } = user else {
-                return Ok(());
-            };
-            match conn.receive(&mut self.buffer) {
-                Received::Bytes { length, stamp_realtime_ns } => {
-                    let drained = length < self.buffer.bytes.len();
-                    let earliest = flight.stream.earliest_answer();
-                    let placed = match stamp_realtime_ns {
-                        // Nearly always the stamp lies before the read, and one clock is enough.
-                        Some(stamp) => match self.offset.place(stamp, earliest, began) {
-                            Some(at) if at < began => Some(at),
-                            _ => self.offset.place(stamp, earliest, now()?),
-                        },
-                        None => None,
-                    };
-                    self.stamped_reads += u64::from(stamp_realtime_ns.is_some());
-                    let at = match placed {
-                        Some(at) => at,
-                        None => now()?,
-                    };
-                    // A loop that was stopped while it waited shows only in this.
-                    let lag = began.since_ns(at);
-                    self.lags.add(lag);
-                    self.cost.max_turn_gap_ns = self.cost.max_turn_gap_ns.max(lag);
-                    let bytes = self.buffer.bytes.get(..length).unwrap_or_default();
-                    let read = Read { bytes, began, at, from_kernel: placed.is_some(), drained };
-                    let progress = flight.stream.on_read(&read, &self.classifier);
-                    flight.last_byte = began;
-                    let whole = flight.written >= flight.request.bytes.len();
-                    self.watch.got_bytes(began);
-                    self.cost.reads += 1;
-                    self.cost.coalesced_reads += u64::from(progress.events > 1);
-                    self.tick.chunks += u64::from(progress.chunks);
-                    if progress.ended {
-                        return self.finish(id, whole && !closing, began);
-                    }
-                    if drained && !closing {
-                        return Ok(());
-                    }
-                }
-                Received::Empty if closing => {
-                    // The other side will send no more, or sending failed, yet there is no end
-                    // to read: nothing more can come of it.
-                    return self.lost(id, RequestOutcome::Reset, "sending failed", began);
-                }
-                Received::Empty => return Ok(()),
-                Received::Eof => {
-                    return self.lost(id, RequestOutcome::Cut, "closed", began);
-                }
-                Received::Failed(error) => {
-                    return self.lost(id, RequestOutcome::Reset, error.desc(), began);
-                }
-            }
-        }
-    }
-
     /// The connection is gone under a request.
-    fn lost(
+    pub(super) fn lost(
         &mut self,
         id: u32,
         outcome: RequestOutcome,
@@ -388,7 +325,7 @@ impl Driver {
     }
 
     /// Takes the record of an ended request, and sets the user to what comes next.
-    fn finish(&mut self, id: u32, keep: bool, now: MonoNs) -> Result<(), DriveError> {
+    pub(super) fn finish(&mut self, id: u32, keep: bool, now: MonoNs) -> Result<(), DriveError> {
         let sending = self.is_sending();
         let think = match self.plan.pattern {
             LoadPattern::Closed { think_time_ns, .. } => Duration::from_nanos(think_time_ns),
