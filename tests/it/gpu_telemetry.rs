@@ -156,7 +156,8 @@ fn a_card_that_gets_too_hot_in_the_second_phase_is_marked_there_and_only_there()
     assert_eq!(hot["temperature_max_c"], 91);
     assert!(hot["sm_clock_min_mhz"].as_u64().unwrap() < 900, "{hot:#}");
     let cells = run.json("summary.json")["cells"].clone();
-    assert_eq!(cells[1]["gpu"]["headroom_c"], 4, "{cells:#}");
+    // The stand-in's card lowers its clocks above 88 C, before its slowdown threshold of 95.
+    assert_eq!(cells[1]["gpu"]["headroom_c"], -3, "{cells:#}");
 }
 
 /// The engine stands still while this lives, so that the phase under way cannot end.

@@ -6,7 +6,7 @@ use super::isolate::Isolated;
 use super::settings;
 use super::watch::Seen;
 use crate::clock;
-use crate::gpu::facts::Gpu;
+use crate::gpu::facts::{Gpu, Temperature};
 use crate::gpu::lease::Quarantine;
 use crate::run::FORMAT;
 use crate::run::gpu::{AttemptGpu, OwnedGpu};
@@ -137,6 +137,11 @@ impl Isolated {
     }
 }
 
+/// The driver lowers clocks above the highest operating temperature, the hardware at its own threshold.
+fn slows_at(told: &Temperature) -> Option<u32> {
+    [told.gpu_max_c, told.slowdown_c].into_iter().flatten().min()
+}
+
 fn owned(before: &Gpu, after: Option<&Gpu>) -> OwnedGpu {
     OwnedGpu {
         uuid: before.uuid.clone().unwrap_or_default(),
@@ -145,7 +150,7 @@ fn owned(before: &Gpu, after: Option<&Gpu>) -> OwnedGpu {
         card: None,
         power_default_w: before.power.limit_default_w,
         power_limit_w: after.and_then(|after| after.power.limit_w).or(before.power.limit_w),
-        slowdown_c: before.temperature.slowdown_c,
+        slowdown_c: slows_at(&before.temperature),
         sm_clock_max_mhz: before.clocks.sm.max,
         memory_before_bytes: before.memory.used_bytes,
         memory_after_bytes: after.and_then(|after| after.memory.used_bytes),

@@ -95,7 +95,7 @@ fn work(summary: &Summary, cells: &[(&Cell, &GpuOverTrials)]) -> Table {
             .map(|found| &found.against);
         let busy = mean(gpu.utilisation_mean_percent).map(|percent| percent / 100.0);
         let memory = gpu.memory_used_max_bytes.map(|b| count_f64(b) / f64::from(1 << 30));
-        let whole = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let whole = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
         let mut row = start(summary, cell);
         row.extend([
             percent(busy).into(),

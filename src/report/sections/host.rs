@@ -21,6 +21,8 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         "least memory GiB",
         "swap MiB",
         "load",
+        "disk read MiB",
+        "written MiB",
     ]);
     for cell in &summary.cells {
         let hosts: Vec<&PhaseHost> =
@@ -36,9 +38,13 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         Block::Table(table),
         Block::text(
             "CPU in cores, mean over the phase and its trials: 1 is one CPU busy all the time. Memory, swap and load: the worst \
-             sample of all trials.",
+             sample of all trials. Disk: of a phase, mean over its trials, all disks and all programs.",
         ),
     ]
+}
+
+fn mebibytes(bytes: Option<f64>) -> Option<f64> {
+    bytes.map(|bytes| bytes / f64::from(1 << 20))
 }
 
 fn row(summary: &Summary, table: &mut Table, cell: &Cell, hosts: &[&PhaseHost]) {
@@ -58,7 +64,9 @@ fn row(summary: &Summary, table: &mut Table, cell: &Cell, hosts: &[&PhaseHost]) 
         over(|host| host.other_cores).into(),
         cpus.to_string().into(),
         least.map(|bytes| count_f64(bytes) / f64::from(1 << 30)).into(),
-        swap.map(|bytes| count_f64(bytes) / f64::from(1 << 20)).into(),
+        mebibytes(swap.map(count_f64)).into(),
         load.into(),
+        mebibytes(over(|host| host.disk_read_bytes.map(count_f64))).into(),
+        mebibytes(over(|host| host.disk_written_bytes.map(count_f64))).into(),
     ]);
 }
