@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     Clamp(u32),
     /// The request to make answers as long as asked is not heard.
     ShortAnswers,
+    /// The bound on an answer's length is not heard: it is longer.
+    LongAnswers,
     /// No stream tells how many tokens it has.
     NoUsage,
 
@@ -134,7 +136,7 @@ enum Value {
     Requests(fn(u32) -> Fault),
 }
 
-const RULES: [(&str, When, Value); 22] = [
+const RULES: [(&str, When, Value); 23] = [
     ("slow-start", When::Start, Value::Seconds(Fault::SlowStart)),
     ("never-ready", When::Start, Value::None(Fault::NeverReady)),
     ("ignore-sigterm", When::Start, Value::None(Fault::IgnoreSigterm)),
@@ -144,6 +146,7 @@ const RULES: [(&str, When, Value); 22] = [
     ("hold-port", When::Start, Value::None(Fault::HoldPort)),
     ("clamp", When::Start, Value::Requests(Fault::Clamp)),
     ("short-answers", When::Start, Value::None(Fault::ShortAnswers)),
+    ("long-answers", When::Start, Value::None(Fault::LongAnswers)),
     ("no-usage", When::Start, Value::None(Fault::NoUsage)),
     ("oom", When::Either, Value::None(Fault::Die(Death::Oom))),
     ("exit", When::Either, Value::Code(1)),

@@ -160,6 +160,7 @@ impl Happening {
             | Fault::HoldPort
             | Fault::Clamp(_)
             | Fault::ShortAnswers
+            | Fault::LongAnswers
             | Fault::NoUsage => {}
         }
     }

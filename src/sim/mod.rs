@@ -154,7 +154,11 @@ async fn load(settings: &Settings) {
             // Of the process, done before loading.
             Fault::IgnoreSigterm | Fault::LogFlood(_) | Fault::SetsidChild => {}
             // Of the socket, once there is one; of the settings.
-            Fault::HoldPort | Fault::Clamp(_) | Fault::ShortAnswers | Fault::NoUsage => {}
+            Fault::HoldPort
+            | Fault::Clamp(_)
+            | Fault::ShortAnswers
+            | Fault::LongAnswers
+            | Fault::NoUsage => {}
             // Of the server.
             Fault::HealthyNoGenerate
             | Fault::Hang

@@ -72,7 +72,8 @@ pub(crate) struct SimOptions {
     ///
     /// Requests count from 1 and include readiness probes, warm-up and refused ones.
     /// Whole life: slow-start=SECONDS, never-ready, ignore-sigterm, healthy-no-generate,
-    /// log-flood[=LINES_PER_SECOND], setsid-child, hold-port, clamp=REQUESTS, short-answers, no-usage.
+    /// log-flood[=LINES_PER_SECOND], setsid-child, hold-port, clamp=REQUESTS, short-answers,
+    /// long-answers, no-usage.
     /// Death at @start or @request=N: oom, exit[=CODE], crash, leader-exit.
     /// At @request=N: hang, stall, cut, garbage, error-event, no-done, http-500, slow-header=SECONDS.
     #[arg(long = "fault", value_name = "SPEC", verbatim_doc_comment)]
@@ -116,6 +117,7 @@ impl SimOptions {
         Settings {
             ability: Ability {
                 hears_length: !faults.always(Fault::ShortAnswers),
+                hears_bound: !faults.always(Fault::LongAnswers),
                 tells_usage: !faults.always(Fault::NoUsage),
                 model: self.model.clone(),
                 seed: Seed::new(self.seed),

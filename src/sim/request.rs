@@ -22,6 +22,8 @@ pub(crate) struct Ability {
     pub(crate) kv_tokens: u64,
     /// Whether it makes answers as long as asked.
     pub(crate) hears_length: bool,
+    /// Whether it makes no answer longer than asked.
+    pub(crate) hears_bound: bool,
     /// Whether streams tell their token counts where that is asked for.
     pub(crate) tells_usage: bool,
 }
@@ -101,6 +103,9 @@ struct ContentPart {
     text: Option<String>,
 }
 
+/// How much longer the answers of an engine are that hears no bound.
+const UNHEARD_TOKENS: u64 = 15;
+
 impl Ask {
     pub(crate) fn read(
         endpoint: Endpoint,
@@ -130,6 +135,7 @@ impl Ask {
             let message = format!("min_tokens {min_tokens} is more than max_tokens {max_tokens}");
             return Err(Refusal::invalid("invalid_value", message));
         }
+        let max_tokens = max_tokens + if ability.hears_bound { 0 } else { UNHEARD_TOKENS };
         let seed = ability.seed.branch(&prompt);
         let stops_at = if body.ignore_eos.unwrap_or(false) && ability.hears_length {
             max_tokens
@@ -240,8 +246,15 @@ mod tests {
         let model = "sim".to_owned();
         let (context, kv_tokens) = (100, 90);
         let seed = Seed::new(1);
-        let ability =
-            Ability { model, seed, context, kv_tokens, hears_length: true, tells_usage: true };
+        let ability = Ability {
+            model,
+            seed,
+            context,
+            kv_tokens,
+            hears_length: true,
+            hears_bound: true,
+            tells_usage: true,
+        };
         Ask::read(endpoint, body.as_bytes(), &ability)
     }
 

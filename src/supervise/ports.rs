@@ -7,6 +7,7 @@ use super::tree::Process;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
 };
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
 
@@ -71,20 +72,23 @@ pub(crate) enum Listener {
     Foreign,
 }
 
-/// Whether one of `ours` holds the port's listening socket.
+/// Whether `ours` hold the port's listening socket. Where several sockets share a port, the kernel
+/// deals connections out among them: one of a stranger's is enough to make the port foreign.
 pub(crate) fn listener(port: u16, ours: &[Process]) -> Listener {
-    let inodes = listening_inodes(port);
-    if inodes.is_empty() {
+    let mut strangers: BTreeSet<String> =
+        listening_inodes(port).iter().map(|inode| format!("socket:[{inode}]")).collect();
+    if strangers.is_empty() {
         return Listener::Nobody;
     }
-    let names: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
-    let holds = |process: &Process| {
-        let Ok(fds) = fs::read_dir(format!("/proc/{}/fd", process.pid)) else { return false };
-        fds.flatten()
-            .filter_map(|fd| fs::read_link(fd.path()).ok())
-            .any(|target| names.iter().any(|name| target.as_os_str() == name.as_str()))
-    };
-    if ours.iter().any(holds) { Listener::Ours } else { Listener::Foreign }
+    for process in ours {
+        let held = fs::read_dir(format!("/proc/{}/fd", process.pid));
+        for target in held.into_iter().flatten().flatten().flat_map(|fd| fs::read_link(fd.path())) {
+            if let Some(name) = target.to_str() {
+                strangers.remove(name);
+            }
+        }
+    }
+    if strangers.is_empty() { Listener::Ours } else { Listener::Foreign }
 }
 
 #[cfg(test)]
@@ -116,6 +120,34 @@ mod tests {
         drop(socket);
         assert!(is_free(port));
         assert_eq!(listener(port, &mine), Listener::Nobody);
+    }
+
+    #[test]
+    fn a_port_that_is_shared_with_a_stranger_is_foreign() {
+        let shared = |port| {
+            let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+                .unwrap();
+            setsockopt(&fd, sockopt::ReusePort, &true).unwrap();
+            bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port)).unwrap();
+            listen(&fd, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+            TcpListener::from(fd)
+        };
+        let stranger = shared(0);
+        let port = stranger.local_addr().unwrap().port();
+        // A process that inherits the second socket as its stdin, and not the first.
+        let own = shared(port);
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(std::os::fd::OwnedFd::from(own.try_clone().unwrap()))
+            .spawn()
+            .unwrap();
+        let ours = [tree::read(i32::try_from(child.id()).unwrap()).unwrap()];
+        let seen = listener(port, &ours);
+        drop(stranger);
+        let alone = listener(port, &ours);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((seen, alone), (Listener::Foreign, Listener::Ours));
     }
 
     #[test]

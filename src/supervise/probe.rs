@@ -44,7 +44,7 @@ pub(crate) async fn answers(client: &reqwest::Client, target: &ProbeTarget) -> R
     Err(format!("{} answered {status}{}", target.ready_path, quoted(&body)))
 }
 
-/// `Ok` when the right model generated a token.
+/// `Ok` when the right model generated exactly the token that it was asked for.
 pub(crate) async fn generates(
     client: &reqwest::Client,
     target: &ProbeTarget,
@@ -92,14 +92,20 @@ fn check_models(models: &Value, served_name: &str) -> Result<(), String> {
     Err(format!("the server offers the models {ids:?}, not `{served_name}`"))
 }
 
-/// One token at least, by the server's own count; by text where it does not count.
+/// The one token that was asked for, by the server's own count; some text where it does not count.
 fn check_generation(answer: &Value, own: Option<&AnswerShape>) -> Result<(), String> {
     let tokens = match own {
         Some(own) => own.output_tokens.as_ref().and_then(|at| answer.pointer(at)),
         None => answer.pointer("/usage/completion_tokens"),
     };
     if let Some(tokens) = tokens.and_then(Value::as_u64) {
-        return if tokens >= 1 { Ok(()) } else { Err("it generated no token".into()) };
+        return match tokens {
+            1 => Ok(()),
+            0 => Err("it generated no token".into()),
+            more => Err(format!(
+                "it was asked for one token and counts {more}: it does not hear how long an answer shall be"
+            )),
+        };
     }
     let choice = &answer["choices"][0];
     let text = match own {
@@ -153,11 +159,13 @@ mod tests {
         for (answer, own, good) in [
             (json!({"usage": {"completion_tokens": 1}}), None, true),
             (json!({"usage": {"completion_tokens": 0}}), None, false),
+            (json!({"usage": {"completion_tokens": 2}}), None, false),
             (json!({"choices": [{"text": "a"}]}), None, true),
             (json!({"choices": [{"message": {"content": "a"}}]}), None, true),
             (json!({"choices": [{"text": ""}]}), None, false),
             (json!({}), None, false),
             (json!({"meta": {"tokens": 1}}), Some(&own), true),
+            (json!({"meta": {"tokens": 16}}), Some(&own), false),
             (json!({"text": "a"}), Some(&own), true),
             (json!({"text": "", "usage": {"completion_tokens": 1}}), Some(&own), false),
         ] {

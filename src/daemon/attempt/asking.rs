@@ -109,8 +109,11 @@ impl Asking {
     /// Whether its counters of tokens moved after an instant; else why they say nothing of it.
     pub(super) fn moved_since(&mut self, since: MonoNs) -> Result<bool, &'static str> {
         self.collect();
-        if self.metered.is_none() {
+        if self.readback.engine.metrics.is_none() {
             return Err("it offers no counters");
+        }
+        if self.metered.is_none() {
+            return Err("its own counters were not read yet");
         }
         moved(&self.samples, since)
     }

@@ -37,7 +37,8 @@ impl Shell<'_> {
                 let event = match listens(port, guard).await {
                     Some(refusal) => refusal,
                     None if generation => match probe::generates(&client, &target, within).await {
-                        Ok(()) => Event::TokenGenerated,
+                        // Who listens now is who has answered.
+                        Ok(()) => listens(port, guard).await.unwrap_or(Event::TokenGenerated),
                         Err(reason) => Event::ProbeFailed { reason },
                     },
                     None => match probe::answers(&client, &target).await {
