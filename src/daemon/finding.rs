@@ -19,6 +19,8 @@ pub(crate) struct Finding {
     pub(crate) during: String,
     /// What the last look at it showed.
     pub(crate) signals: Vec<Signal>,
+    /// From when to when it made no progress, as the last look took it.
+    pub(crate) silence: Option<(MonoNs, MonoNs)>,
     /// The phase that was driven then.
     pub(crate) failed_phase: Option<Name>,
     pub(crate) matches: Vec<(usize, EvidenceLine)>,
@@ -46,6 +48,7 @@ impl Finding {
             why,
             during: "launching".into(),
             signals: Vec::new(),
+            silence: None,
             failed_phase: None,
             matches: Vec::new(),
             circumstances: Circumstances::default(),

@@ -256,7 +256,10 @@ async fn on_gpus(
     // Whatever came of it, the GPUs are given back.
     let launched = result.as_ref().map_or(true, |finding| finding.launched);
     let released = match isolated {
-        Some(isolated) => Some(isolated.release(launched).await),
+        Some(isolated) => {
+            let survivors = result.as_ref().ok().and_then(verdict::survivors);
+            Some(isolated.release(launched, survivors).await)
+        }
         None => None,
     };
     let mut finding = result?;
@@ -265,7 +268,10 @@ async fn on_gpus(
         .note(here.anchor, no_gpu.map(|text| (launched_at, format!("no GPU telemetry: {text}"))));
     if let Some(released) = released {
         finding.note(here.anchor, released.notes.iter().cloned());
-        gpu::store(&released, &finding.phases, here.dir)?;
+        let samples = gpu::store(&released, &finding.phases, here.dir)?;
+        let silence = finding.silence;
+        let seen = silence.and_then(|(from, to)| attempt::gpus_seen(&samples, from, to));
+        finding.signals.extend(seen);
         finding.circumstances.gpu_bytes_of_others = released.bytes_of_others;
         finding.gpu_not_released = released.facts.not_released;
     }

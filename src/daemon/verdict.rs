@@ -43,6 +43,13 @@ fn weighed(symptom: &Symptom, signals: &[Signal]) -> Symptom {
     }
 }
 
+/// What SIGKILL did not end.
+pub(crate) fn survivors(finding: &Finding) -> Option<String> {
+    let report = finding.report.as_ref().filter(|report| !report.empty)?;
+    let left = report.left.iter().map(ToString::to_string).collect::<Vec<_>>();
+    Some(left.join("; "))
+}
+
 /// How the teardown went; `None` if nothing was launched.
 pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
     if !finding.launched {
@@ -56,10 +63,7 @@ pub(crate) fn teardown(finding: &Finding) -> Option<Teardown> {
                 finding.marked_killed
             )),
         ),
-        Some(report) if !report.empty => {
-            let left = report.left.iter().map(ToString::to_string).collect::<Vec<_>>();
-            (TeardownVerdict::Unkillable, Some(left.join("; ")))
-        }
+        Some(report) if !report.empty => (TeardownVerdict::Unkillable, survivors(finding)),
         Some(_) if !finding.port_free => {
             (TeardownVerdict::PortHeld, Some("its port is still not free".to_owned()))
         }

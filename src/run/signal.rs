@@ -19,6 +19,8 @@ pub(crate) enum Source {
     Counters,
     /// State and CPU time of its processes.
     Processes,
+    /// How busy its GPUs were.
+    Gpu,
     /// Its health endpoint: evidence only, for it answers while nothing is generated.
     Health,
 }

@@ -3,6 +3,7 @@
 //! Where the machine lacks a means, the test says what was skipped.
 
 use crate::harness::{Run, SWEEPD, Sandbox, eventually, repository, sweep, walk};
+use crate::nvml::{StandIn, now};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -214,7 +215,9 @@ fn what_sigkill_does_not_end_is_called_unkillable_and_the_sweep_goes_on() {
     };
     let sandbox = Sandbox::new();
     shelled(&sandbox, "true");
-    let text = format!("{}{}", variant(""), crate::harness::variant("two", &[]));
+    // The driver shows nothing of it; a GPU is not free for that.
+    StandIn::new(&sandbox, &format!("{}gpu\nuuid GPU-frozen\nmem_used_mib 300\n", now()));
+    let text = format!("{}{}[gpu]\n", variant(""), crate::harness::variant("two", &[]));
     let text = sweep(&text).replace("verify = \"5s\"", "verify = \"2s\"");
     // Long enough to be caught in it.
     let text = text.replace("min_duration = \"200ms\"", "min_duration = \"3s\"");
@@ -239,6 +242,11 @@ fn what_sigkill_does_not_end_is_called_unkillable_and_the_sweep_goes_on() {
     assert_eq!(left["pid"], frozen, "{teardown:#}");
     assert!(left["status"].as_array().is_some_and(|lines| !lines.is_empty()), "{teardown:#}");
     assert_eq!(run.trial(other)["ending"], "completed", "{:#}", run.trial(other));
+    let gpu = run.json(&format!("trials/{caught}/attempt-1/gpu.json"));
+    let why = format!("SIGKILL did not end pid {frozen}");
+    assert!(gpu["not_released"].as_str().is_some_and(|text| text.contains(&why)), "{gpu:#}");
+    let timeline = run.attempt(caught)["timeline"].to_string();
+    assert!(timeline.contains("GPU-frozen is quarantined"), "{timeline}");
     drop(freezer);
     let gone = || (!Path::new(&format!("/proc/{frozen}")).exists()).then_some(());
     eventually(Duration::from_secs(20), "the frozen process is gone", gone);

@@ -1,6 +1,7 @@
 //! The last look at an engine that lives and makes no progress: what agreed is said, stacks are kept.
 
 use crate::harness::{SWEEPD, Sandbox, repository, sweep, variant};
+use crate::nvml::{StandIn, now};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,8 +29,9 @@ fn python_engine(sandbox: &Sandbox) {
 fn a_hang_says_which_signals_agreed_and_keeps_the_stacks() {
     let sandbox = Sandbox::new();
     python_engine(&sandbox);
+    StandIn::new(&sandbox, &format!("{}gpu\nuuid GPU-hung\nutil 0\n", now()));
     // Long enough for its counters to be read more than once, also on a busy machine.
-    let text = sweep(&variant("bad", &["hang@request=8"]))
+    let text = format!("{}\n[gpu]\n", sweep(&variant("bad", &["hang@request=8"])))
         .replace("engine = \"sim\"", "engine = \"mine\"")
         .replace("stall = \"2s\"", "stall = \"8s\"");
     let run = sandbox.run(&text).expect_exit(1);
@@ -45,6 +47,8 @@ fn a_hang_says_which_signals_agreed_and_keeps_the_stacks() {
     let signals = attempt["signals"].as_array().unwrap();
     let of = |source: &str| signals.iter().find(|signal| signal["source"] == source).unwrap();
     assert_eq!(of("counters")["progress"], false, "{attempt:#}");
+    assert_eq!(of("gpu")["seen"], "its GPUs were busy 0 % of the silence", "{attempt:#}");
+    assert_eq!(of("gpu")["progress"], false, "{attempt:#}");
     assert!(of("health")["progress"].is_null(), "an answer is no progress: {attempt:#}");
     assert!(of("processes")["seen"].as_str().unwrap().contains("its process ("), "{attempt:#}");
     let timeline = attempt["timeline"].to_string();

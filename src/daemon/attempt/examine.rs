@@ -3,11 +3,13 @@
 //! Never decides anything and never blocks: every question has its bound, and the machine's own
 //! deadline stands above all of them. What was seen goes into the outcome, stacks into `stacks.txt`.
 
+use crate::run::gpu::GpuSample;
 use crate::run::signal::{Signal, Source};
 use crate::secrets;
 use crate::supervise::probe::{self, ProbeTarget};
 use crate::supervise::stack;
 use crate::supervise::tree::{self, Process};
+use crate::units::MonoNs;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::process::Command;
@@ -90,6 +92,21 @@ fn processes(before: &[Process], after: &[Process]) -> Signal {
     Signal { source: Source::Processes, progress, seen }
 }
 
+/// What its GPUs did in the silence; `None` where that was not sampled.
+pub(crate) fn gpus(samples: &[GpuSample], from: MonoNs, to: MonoNs) -> Option<Signal> {
+    let within = samples.iter().filter(|sample| sample.at > from && sample.at <= to);
+    let busy: Vec<f64> =
+        within.filter_map(|sample| sample.utilisation_percent.map(f64::from)).collect();
+    if busy.is_empty() {
+        return None;
+    }
+    let mean = busy.iter().sum::<f64>() / busy.len() as f64;
+    let seen = format!("its GPUs were busy {mean:.0} % of the silence");
+    // A kernel that waits for ever is as busy as one that works.
+    let progress = busy.iter().all(|percent| *percent == 0.0).then_some(false);
+    Some(Signal { source: Source::Gpu, progress, seen })
+}
+
 fn state_name(state: char) -> String {
     match state {
         'R' => "running".to_owned(),
@@ -124,6 +141,21 @@ mod tests {
 
     fn process(state: char, cpu_ticks: u64) -> Process {
         Process { pid: 7, parent: 1, state, start_ticks: 1, cpu_ticks, command: "x".into() }
+    }
+
+    #[test]
+    fn an_idle_gpu_is_proof_of_no_progress_and_a_busy_one_proves_nothing() {
+        let sample = |at, percent| {
+            let utilisation_percent = Some(percent);
+            GpuSample { utilisation_percent, ..GpuSample::at(MonoNs::new(at)) }
+        };
+        let look = |samples: &[GpuSample]| gpus(samples, MonoNs::new(10), MonoNs::new(20));
+        assert_eq!(look(&[sample(9, 50), sample(21, 50), GpuSample::at(MonoNs::new(15))]), None);
+        let idle = look(&[sample(10, 90), sample(11, 0), sample(20, 0)]).unwrap();
+        assert_eq!(idle.progress, Some(false));
+        let busy = look(&[sample(11, 100), sample(12, 95)]).unwrap();
+        assert_eq!(busy.progress, None);
+        assert!(busy.seen.contains("98 %"), "{}", busy.seen);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod load;
 mod probing;
 mod samplers;
 
+pub(super) use self::examine::gpus as gpus_seen;
 use self::load::{Loading, next_load};
 use self::samplers::{SAMPLE_EVERY, Samplers};
 use super::finding::Finding;
@@ -311,8 +312,10 @@ impl<'a> Shell<'a> {
 
     fn begin_examination(&mut self) {
         self.abort_probe();
-        let silent_since = clock::now().get() - nanoseconds(self.plan.limits.stall);
-        let counters = self.samplers.counters(MonoNs::new(silent_since));
+        let now = clock::now();
+        let silent_since = MonoNs::new(now.get() - nanoseconds(self.plan.limits.stall));
+        self.finding.silence = Some((silent_since, now));
+        let counters = self.samplers.counters(silent_since);
         let subject = examine::Subject {
             guard: self.guard.pid(),
             target: self.plan.probe.clone(),

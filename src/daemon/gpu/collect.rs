@@ -2,17 +2,18 @@
 
 use super::release::Released;
 use crate::gpu::frames;
+use crate::run::gpu::GpuSample;
 use crate::run::phase::PhaseFacts;
 use crate::stats::gpu;
 use crate::store::dirs::AttemptDir;
 use crate::store::files::StoreError;
 
-/// `phases`: those that the attempt has records of.
+/// `phases`: those that the attempt has records of. What was sampled.
 pub(crate) fn store(
     released: &Released,
     phases: &[PhaseFacts],
     dir: &AttemptDir,
-) -> Result<(), StoreError> {
+) -> Result<Vec<GpuSample>, StoreError> {
     dir.write_gpu(&released.facts)?;
     let samples =
         frames::read(&released.frames).map_err(StoreError::io("read", &released.frames))?;
@@ -21,5 +22,5 @@ pub(crate) fn store(
         dir.write_phase_gpu(facts, &samples, &figures)?;
     }
     std::fs::remove_file(&released.frames).ok();
-    Ok(())
+    Ok(samples)
 }

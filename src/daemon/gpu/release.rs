@@ -29,14 +29,18 @@ pub(crate) struct Released {
 }
 
 impl Isolated {
-    /// Gives everything back. `launched`: an engine may have been on the GPUs.
-    pub(crate) async fn release(mut self, launched: bool) -> Released {
+    /// Gives everything back. `launched`: an engine may have been on the GPUs. `survivors`: processes
+    /// of it that live on; their GPUs are not free, whatever the driver says.
+    pub(crate) async fn release(mut self, launched: bool, survivors: Option<String>) -> Released {
         let watch = self.watch.take();
         let mut seen = match watch {
             Some(watch) => watch.stop().await,
             None => Seen::default(),
         };
         let (after, mut not_released) = self.see_clean(launched).await;
+        if let Some(survivors) = survivors {
+            not_released = Some(format!("SIGKILL did not end {survivors}"));
+        }
         if let Some(lost) = &seen.lost {
             not_released = Some(lost.clone());
         }
