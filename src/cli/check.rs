@@ -5,7 +5,7 @@ use super::launch::{self, Launches};
 use super::{input, room};
 use crate::daemon::estimate::{self, Took};
 use crate::daemon::learned;
-use crate::sweep::def::{PlannedTrial, Sweep};
+use crate::sweep::def::{Pattern, PlannedTrial, Sweep};
 use crate::sweep::plan::{least_duration, least_trial, plan};
 use crate::sweep::smoke;
 use anyhow::Context;
@@ -117,6 +117,17 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     }
     let phases: Vec<String> = sweep.phases.iter().map(|phase| phase.name.to_string()).collect();
     println!("  phases of each trial: {}", phases.join(", "));
+    for phase in &sweep.phases {
+        let Pattern::Search(search) = &phase.pattern else { continue };
+        let each = humantime::format_duration(phase.min_duration);
+        println!(
+            "  {}: {}; {} runs or so of at least {each}, {} at most",
+            phase.name,
+            search.describe(),
+            search.usual_runs(),
+            search.max_runs
+        );
+    }
     println!("  at least {} by the phases' durations alone", humantime::format_duration(*least));
     match about {
         Some(about) => {

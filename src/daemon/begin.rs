@@ -62,7 +62,13 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         open: match &phase.pattern {
             Pattern::Closed { .. } => None,
             Pattern::Open(schedule) => Some(schedule.describe()),
+            // Their levels are not known beforehand.
+            Pattern::Search(_) => None,
         },
+    };
+    let search = |phase: &Phase| match &phase.pattern {
+        Pattern::Search(search) => Some((phase.name.clone(), search.clone())),
+        Pattern::Closed { .. } | Pattern::Open(_) => None,
     };
     let plan = PlanFile {
         format: FORMAT,
@@ -70,7 +76,8 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         sweep: sweep.name.clone(),
         setup: setup(sweep),
         variants: sweep.variants.iter().map(variant_facts).collect(),
-        phases: sweep.phases.iter().map(phase).collect(),
+        phases: sweep.phases.iter().filter(|p| search(p).is_none()).map(phase).collect(),
+        searches: sweep.phases.iter().filter_map(search).collect(),
         planned: [smoke::planned(sweep), plan(sweep)].concat(),
         origin: Some(order.origin.clone()),
     };

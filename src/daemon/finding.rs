@@ -5,6 +5,7 @@ use crate::ids::Name;
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{EvidenceLine, ExitStatus, TimelineEntry};
 use crate::run::phase::PhaseFacts;
+use crate::run::search::SearchOutcome;
 use crate::run::signal::Signal;
 use crate::supervise::guard::message::GuardReport;
 use crate::supervise::state::Why;
@@ -37,6 +38,7 @@ pub(crate) struct Finding {
     pub(crate) peak_memory_bytes: Option<u64>,
     pub(crate) effective: Option<EffectiveConfig>,
     pub(crate) phases: Vec<PhaseFacts>,
+    pub(crate) searches: Vec<SearchOutcome>,
     pub(crate) timeline: Vec<TimelineEntry>,
     /// Why its GPUs were not given back as they were.
     pub(crate) gpu_not_released: Option<String>,
@@ -62,6 +64,7 @@ impl Finding {
             peak_memory_bytes: None,
             effective: None,
             phases: Vec::new(),
+            searches: Vec::new(),
             timeline: Vec::new(),
             gpu_not_released: None,
         }

@@ -13,6 +13,7 @@ use crate::run::decision::{Choice, Decision};
 use crate::run::outcome::{
     AttemptOutcome, Ending, Failure, FailureKind, PhaseSource, TrialOutcome,
 };
+use crate::run::search::SearchEnd;
 use crate::sweep::def::{Pattern, Phase};
 use crate::sweep::policy::Policy;
 use crate::workload::schedule::OpenLoop;
@@ -112,6 +113,12 @@ impl<'s> Course<'s> {
                 self.left.retain(|left| left != phase);
             }
         }
+        for search in &attempt.searches {
+            // One that came to a result is done; one that was broken off begins again.
+            if search.end != SearchEnd::BrokenOff {
+                self.left.retain(|left| *left != search.search);
+            }
+        }
         let Ending::EngineFailed { failure } = &attempt.ending else {
             let why = attempt.ending.reason().unwrap_or("every phase was measured").to_owned();
             self.decide(attempt, at, Choice::End, why);
@@ -173,6 +180,7 @@ impl<'s> Course<'s> {
         let why = format!("what {phase} asks is more than this variant bears: {}", failure.summary);
         self.decide(attempt, at, Choice::Limit { phase: phase.clone(), kind }, why);
         self.left.retain(|left| left != phase);
+        // A level of a search is no phase of the sweep: nothing else asks for more of it.
         let found = |name: &Name| self.phases.iter().find(|phase| phase.name == *name);
         let above =
             |name: &Name| found(name).zip(found(phase)).is_some_and(|(a, b)| is_above(a, b));

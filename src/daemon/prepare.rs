@@ -3,6 +3,7 @@
 //! Invariant: what is sent to the engine depends on sweep seed, block, phase, user and turn, never
 //! on the variant or the attempt: every variant meets the same prompts.
 
+use super::attempt::search::Seeking;
 use super::attempt::{AttemptPlan, ReadBack};
 use super::gpu::Isolated;
 use crate::engine::launch::{self, OwnEnvironment, SlotError, Slots};
@@ -75,7 +76,6 @@ pub(crate) fn attempt_plan(
     place: Place<'_>,
 ) -> Result<AttemptPlan, PrepareError> {
     let request = request_plan(sweep, variant)?;
-    let prompts = sweep.seed.branch("prompts").nth(place.trial.block.into());
     let load = |phase: &Phase, seed: Seed, deadline: Duration| LoadPlan {
         phase: phase.name.clone(),
         host: HOST.to_owned(),
@@ -101,21 +101,39 @@ pub(crate) fn attempt_plan(
     };
     // Warm-up draws from a stream of its own, so that it feeds no prefix cache.
     let warm_seed = sweep.seed.branch("warm-up").nth(place.trial.block.into());
+    let (phases, searches) = phases(sweep, place, load);
     Ok(AttemptPlan {
         guard: guard_spec(sweep, variant, place)?,
         port: place.port,
         probe: probe_target(sweep, variant, place.port, &request)?,
         warmup: warmup(sweep).map(|phase| load(&phase, warm_seed, sweep.deadlines.warmup)),
-        phases: sweep
-            .phases
-            .iter()
-            .filter(|phase| place.phases.contains(&phase.name))
-            .map(|phase| load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase))
-            .collect(),
+        phases,
+        searches,
         dumper: dumper(place.inherited),
         limits: Limits { phases: place.phases.len(), ..limits(sweep, variant) },
         readback: ReadBack { engine: Arc::clone(&variant.engine), params: variant.params.clone() },
     })
+}
+
+/// What this attempt drives: its phases, and the first run of each search.
+fn phases(
+    sweep: &Sweep,
+    place: Place<'_>,
+    load: impl Fn(&Phase, Seed, Duration) -> LoadPlan,
+) -> (Vec<LoadPlan>, Vec<Seeking>) {
+    let prompts = sweep.seed.branch("prompts").nth(place.trial.block.into());
+    let (mut phases, mut searches) = (Vec::new(), Vec::new());
+    for phase in sweep.phases.iter().filter(|phase| place.phases.contains(&phase.name)) {
+        let plan = load(phase, prompts.branch(phase.name.as_str()), sweep.deadlines.phase);
+        if let Pattern::Search(search) = &phase.pattern {
+            let seeking = Seeking::new(search, plan, prompts, place.dir);
+            phases.extend(seeking.first());
+            searches.push(seeking);
+        } else {
+            phases.push(plan);
+        }
+    }
+    (phases, searches)
 }
 
 /// As a shell would find it.
@@ -130,6 +148,7 @@ fn load_pattern(phase: &Phase, seed: Seed, dir: &AttemptDir) -> LoadPattern {
             think_time_ns: nanoseconds(*think_time),
             ramp_up_ns: nanoseconds(*ramp_up),
         },
+        Pattern::Search(_) => LoadPattern::CLOSED,
         Pattern::Open(schedule) => LoadPattern::Open {
             schedule: schedule.clone(),
             seed: seed.value(),

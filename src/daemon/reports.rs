@@ -3,6 +3,7 @@
 use super::provenance;
 use crate::ids::{Name, RunId};
 use crate::report;
+use crate::run::search::Search;
 use crate::sample::host::HostFacts;
 use crate::stats::cards;
 use crate::stats::data::{
@@ -27,6 +28,8 @@ pub(crate) struct PlanFile {
     pub(crate) setup: Setup,
     pub(crate) variants: Vec<VariantFacts>,
     pub(crate) phases: Vec<PhasePlan>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) searches: Vec<(Name, Search)>,
     pub(crate) planned: Vec<PlannedTrial>,
     /// Where the sweep file lay. Absent in runs of an early sweepd.
     #[serde(default)]
@@ -70,6 +73,7 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         host: host_facts(&host, cards::words(&trials)),
         variants,
         phases: plan.phases,
+        searches: plan.searches,
         provenance: provenance::read(dir)?,
         planned,
         trials,

@@ -1,5 +1,6 @@
 //! One trial: attempts until one counts, then `outcome.json`, last of all.
 
+use super::attempt::search;
 use super::attempt::{self, AttemptPlan, Beside, StopRequests};
 use super::finding::Finding;
 use super::gpu::{self, Isolated, Isolation};
@@ -149,7 +150,7 @@ async fn run_attempt(
         inherited: context.inherited,
         watcher: context.watcher,
     };
-    let finding = match gpu::isolate(need, &mut stop).await {
+    let mut finding = match gpu::isolate(need, &mut stop).await {
         Err(refused) => {
             let mut finding = Finding::empty(refused.why);
             finding.note(anchor, refused.notes);
@@ -164,6 +165,8 @@ async fn run_attempt(
     let ending = verdict::ending(&finding, &variant.engine.log, context.version(&variant.name));
     let ending = context.stopping.in_its_words(ending);
     let completed = ending == Ending::Completed;
+    let found = std::mem::take(&mut finding.searches);
+    let searches = search::ended(found, finding.failed_phase.as_ref(), &ending);
     let outcome = AttemptOutcome {
         format: FORMAT,
         attempt: count,
@@ -181,6 +184,7 @@ async fn run_attempt(
         teardown: verdict::teardown(&finding),
         effective: finding.effective,
         failed_phase: finding.failed_phase.filter(|_| !completed),
+        searches,
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
         timeline: finding.timeline,
     };

@@ -33,9 +33,13 @@ pub(crate) fn json(summary: &Summary) -> Result<String, serde_json::Error> {
 
 /// The table that a run ends with in a terminal.
 pub(crate) fn headline_table(summary: &Summary) -> String {
-    let mut text = sections::headline::table(summary).aligned();
-    text.push_str(sections::headline::CAPTION);
-    text.push('\n');
+    let mut text = String::new();
+    if !summary.cells.is_empty() {
+        text = sections::headline::table(summary).aligned() + sections::headline::CAPTION + "\n";
+    }
+    if !summary.searches.is_empty() {
+        text.push_str(&sections::saturation::table(summary).aligned());
+    }
     text
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod outcome;
 pub(crate) mod phase;
 pub(crate) mod provenance;
 pub(crate) mod record;
+pub(crate) mod search;
 pub(crate) mod signal;
 
 /// The version of every file in a run directory. A reader refuses a newer one.

@@ -4,6 +4,7 @@ use super::FORMAT;
 use super::containment::{KernelEvidence, LeftProcess, SharedMemory};
 use super::decision::Decision;
 use super::effective::EffectiveConfig;
+use super::search::SearchOutcome;
 use super::signal::Signal;
 use crate::clock;
 use crate::ids::{Name, RunId, TrialId};
@@ -178,7 +179,7 @@ impl Ending {
 }
 
 /// One launch of an engine: what was done and how it ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct AttemptOutcome {
     pub(crate) format: u32,
     pub(crate) attempt: u32,
@@ -208,6 +209,9 @@ pub(crate) struct AttemptOutcome {
     pub(crate) failed_phase: Option<Name>,
     /// Phases of which this attempt has the records.
     pub(crate) phases: Vec<Name>,
+    /// What its searches ran; their runs are among the phases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) searches: Vec<SearchOutcome>,
     /// Every change of state, in order: when (ms since `started`) and what.
     pub(crate) timeline: Vec<TimelineEntry>,
 }
@@ -231,6 +235,7 @@ impl AttemptOutcome {
             effective: None,
             failed_phase: None,
             phases: Vec::new(),
+            searches: Vec::new(),
             timeline: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::provenance::Provenance;
 use crate::run::record::RequestRecord;
+use crate::run::search::Search;
 use crate::sweep::def::{Endpoint, PlannedTrial};
 use crate::sweep::gpu::Price;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub(crate) struct RunData {
     /// In the order of the sweep file; the first is what others are set against.
     pub(crate) variants: Vec<VariantFacts>,
     pub(crate) phases: Vec<PhasePlan>,
+    /// Searches by name, in the order of the sweep file.
+    pub(crate) searches: Vec<(Name, Search)>,
     /// Absent for a run that did not note it.
     pub(crate) provenance: Option<Provenance>,
     pub(crate) planned: Vec<PlannedTrial>,

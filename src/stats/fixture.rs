@@ -176,6 +176,7 @@ fn attempt(number: u32, ending: Ending, phases: &[&str]) -> AttemptOutcome {
         effective: Some(effective(failed)),
         failed_phase: None,
         phases: phases.iter().map(|phase| name(phase)).collect(),
+        searches: Vec::new(),
         timeline: Vec::new(),
     }
 }
@@ -349,6 +350,7 @@ pub(crate) fn run() -> RunData {
         smoke: vec![planned(0, "sim-a"), planned(0, "sim-b")],
         smoke_trials: vec![trial(0, "sim-a", Ending::Completed, Vec::new())],
         trials: trials(),
+        searches: Vec::new(),
         version_changes: Vec::new(),
     }
 }

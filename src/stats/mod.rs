@@ -21,6 +21,7 @@ pub(crate) mod phase;
 pub(crate) mod pool;
 pub(crate) mod quantile;
 pub(crate) mod request;
+pub(crate) mod search;
 pub(crate) mod settle;
 pub(crate) mod summary;
 pub(crate) mod window;

@@ -16,6 +16,7 @@ use crate::stats::interval::OverTrials;
 use crate::stats::marks::{self, Mark};
 use crate::stats::marks_gpu;
 use crate::stats::phase::PhaseTrial;
+use crate::stats::search::{self, SearchSummary};
 use crate::sweep::def::PlannedTrial;
 use crate::units::count_f64;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,9 @@ pub(crate) struct Summary {
     /// Launches before the first block; empty where there were none.
     #[serde(default)]
     pub(crate) smoke: Vec<TrialSummary>,
+    /// Searches for the load that each variant bears.
+    #[serde(default)]
+    pub(crate) searches: Vec<SearchSummary>,
     pub(crate) marks: Vec<Mark>,
 }
 
@@ -144,6 +148,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         variants: run.variants.iter().map(|facts| variant(facts, &trials)).collect(),
         phases: run.phases.clone(),
         ratios: compare::ratios(&cells),
+        searches: search::summarise(run),
         marks,
         against_hardware,
         cells,

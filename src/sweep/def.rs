@@ -7,6 +7,7 @@ pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
+use crate::run::search::Search;
 use crate::seed::Seed;
 use crate::workload::schedule::OpenLoop;
 use crate::workload::shape::Shape;
@@ -111,6 +112,9 @@ pub(crate) enum Pattern {
     Closed { think_time: Duration, ramp_up: Duration },
     /// By the clock, whatever the engine does.
     Open(OpenLoop),
+    /// Closed loops of as many users as it takes to know how many the engine bears; the phase's
+    /// minima are those of each run, and its users the most that are tried.
+    Search(Search),
 }
 
 impl Pattern {

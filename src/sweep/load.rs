@@ -3,6 +3,7 @@
 use super::def::{Deadlines, Pattern, Phase, Warmup};
 use super::pattern::phase;
 use crate::form::Fields;
+use crate::run::search::level_of;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -23,9 +24,12 @@ pub(super) const WARMUP_NAME: &str = "warmup";
 /// How many users a phase keeps busy, as far as that is known beforehand.
 pub(super) fn usual_users(phase: &Phase) -> NonZeroU32 {
     const OPEN: NonZeroU32 = NonZeroU32::new(16).expect("16 is not 0");
-    match phase.pattern {
+    match &phase.pattern {
         Pattern::Closed { .. } => phase.users,
         Pattern::Open(_) => phase.users.min(OPEN),
+        Pattern::Search(search) => {
+            search.points.first().and_then(|n| NonZeroU32::new(*n)).unwrap_or(phase.users)
+        }
     }
 }
 
@@ -59,7 +63,21 @@ pub(super) fn phases(fields: &Fields<'_>, deadlines: &Deadlines) -> Vec<Phase> {
         }
         phases.push(phase);
     }
+    no_level_is_a_phase(&phases, fields);
     phases
+}
+
+/// A search keeps its runs under names of its own.
+fn no_level_is_a_phase(phases: &[Phase], fields: &Fields<'_>) {
+    let searches = phases.iter().filter(|phase| matches!(phase.pattern, Pattern::Search(_)));
+    for search in searches {
+        let taken = phases.iter().find(|other| level_of(&search.name, &other.name).is_some());
+        if let Some(other) = taken {
+            let message =
+                format!("`{}` may be a level of the search `{}`", other.name, search.name);
+            fields.optional("phases").problem(message, Some("rename one of them".to_owned()));
+        }
+    }
 }
 
 /// A sweep without `[deadlines]` gets these.

@@ -18,6 +18,7 @@ pub(crate) mod plan;
 pub(crate) mod policy;
 pub(crate) mod preflight;
 mod program;
+mod search;
 pub(crate) mod smoke;
 mod variants;
 mod workload;

@@ -2,6 +2,7 @@
 
 use super::def::{Deadlines, Pattern, Phase};
 use super::load::{MOST_REQUESTS, MOST_USERS, WARMUP_NAME, WEEK};
+use super::search;
 use crate::form::Fields;
 use crate::ids::Name;
 use crate::workload::schedule::{Arrivals, OpenLoop, Stage};
@@ -20,16 +21,21 @@ struct Least {
 }
 
 pub(super) fn phase(fields: &Fields<'_>, deadlines: &Deadlines) -> Option<Phase> {
+    let searches = fields.optional("search").is_there();
     let stages = fields.optional("stages").is_there();
     let open = stages || fields.optional("rate").is_there();
     let least = least(fields, deadlines, stages);
-    let (users, pattern) = if open { open_loop(fields, &least) } else { closed_loop(fields) };
+    let (users, pattern) = match (searches, open) {
+        (true, _) => search::read(fields),
+        (false, true) => open_loop(fields, &least),
+        (false, false) => closed_loop(fields),
+    };
     let field = fields.optional("name");
     let name = if field.is_there() {
         field.name()
-    } else if !open {
+    } else if !open && !searches {
         users.and_then(|users| Name::new(&format!("{users}-users")))
-    } else if stages {
+    } else if stages || searches {
         fields.required("name").name()
     } else {
         let rate = fields.optional("rate").float(f64::MIN_POSITIVE..=MOST_RATE);

@@ -40,6 +40,7 @@ fn least_phase(phase: &Phase) -> Duration {
             phase.min_duration.max(thinking).max(*ramp_up)
         }
         Pattern::Open(schedule) => schedule.expected().max(phase.min_duration),
+        Pattern::Search(search) => phase.min_duration.saturating_mul(search.usual_runs()),
     }
 }
 

@@ -235,6 +235,17 @@ mod tests {
         }
     }
 
+    /// The rate is the asked one; a count of n arrivals is off by its chance, 1 / sqrt(n), and
+    /// is never rescaled. Over 800 s at 500/s that is 0.16 %.
+    #[test]
+    fn a_long_schedule_has_the_rate_that_was_asked() {
+        for seed in 0..5 {
+            let offsets = rate(Arrivals::Poisson, 500.0, 800.0).offsets(Seed::new(seed));
+            let got = count_f64(offsets.len() as u64) / 800.0;
+            assert!((got / 500.0 - 1.0).abs() < 0.005, "seed {seed}: {got}");
+        }
+    }
+
     #[test]
     fn gamma_gaps_have_their_mean_and_spread() {
         for shape in [0.25, 0.5, 1.0, 4.0] {

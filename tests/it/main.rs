@@ -32,6 +32,7 @@ mod pause;
 mod policy;
 mod real_engine;
 mod resume;
+mod search;
 mod smoke;
 mod stopping;
 mod tidy;

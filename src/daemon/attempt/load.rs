@@ -8,6 +8,7 @@ use crate::load::frames;
 use crate::load::handle::LoadHandle;
 use crate::load::message::{LoadEvent, LoadPlan};
 use crate::run::phase::PhaseFacts;
+use crate::run::record::RequestRecord;
 use crate::secrets;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::state::Event;
@@ -71,8 +72,9 @@ impl Shell<'_> {
         let warmup = loading.warmup;
         loading.handle.reap().await;
         match store(self.dir, &plan, &facts, warmup).await {
-            Ok(ok) => {
+            Ok(Stored { ok, records: kept }) => {
                 if !warmup {
+                    self.seek(&facts, &kept);
                     self.finding.phases.push(facts);
                 }
                 Event::LoadDone { end, ok, records }
@@ -121,13 +123,19 @@ impl Shell<'_> {
     }
 }
 
-/// Turns a load process's frames into the phase's files; how many requests were ok.
+/// What a load process handed over.
+struct Stored {
+    ok: u64,
+    records: Vec<RequestRecord>,
+}
+
+/// Turns a load process's frames into the phase's files.
 async fn store(
     dir: &AttemptDir,
     plan: &LoadPlan,
     facts: &PhaseFacts,
     warmup: bool,
-) -> Result<u64, String> {
+) -> Result<Stored, String> {
     let (dir, path, facts) = (dir.clone(), plan.records.clone(), facts.clone());
     let work = move || {
         let frames = frames::read(&path).map_err(|error| error.to_string())?;
@@ -144,7 +152,7 @@ async fn store(
         let ok = |record: &&crate::run::record::RequestRecord| {
             record.outcome == crate::run::record::RequestOutcome::Ok
         };
-        Ok(records.iter().filter(ok).count() as u64)
+        Ok(Stored { ok: records.iter().filter(ok).count() as u64, records })
     };
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,

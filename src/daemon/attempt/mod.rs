@@ -9,10 +9,12 @@ mod host_watch;
 mod load;
 mod probing;
 mod samplers;
+pub(crate) mod search;
 
 pub(super) use self::examine::gpus as gpus_seen;
 use self::load::{Loading, next_load};
 use self::samplers::{SAMPLE_EVERY, Samplers};
+use self::search::Seeking;
 use super::finding::Finding;
 use super::progress::{Progress, Watcher};
 use crate::clock;
@@ -46,6 +48,8 @@ pub(crate) struct AttemptPlan {
     pub(crate) probe: ProbeTarget,
     pub(crate) warmup: Option<LoadPlan>,
     pub(crate) phases: Vec<LoadPlan>,
+    /// Those of the phases that are the first run of a search.
+    pub(crate) searches: Vec<Seeking>,
     pub(crate) limits: Limits,
     /// `py-spy`, where it is installed.
     pub(crate) dumper: Option<PathBuf>,
@@ -124,6 +128,10 @@ struct Shell<'a> {
     dir: &'a AttemptDir,
     watcher: &'a Watcher,
     machine: Attempt,
+    /// What is driven, with what searches have added.
+    phases: Vec<LoadPlan>,
+    searches: Vec<Seeking>,
+    limits: Limits,
     guard: GuardHandle,
     guard_over: bool,
     load: Option<Loading>,
@@ -155,6 +163,9 @@ impl<'a> Shell<'a> {
             dir,
             watcher,
             machine: Attempt::begin(began, &plan.limits),
+            phases: plan.phases.clone(),
+            searches: plan.searches.clone(),
+            limits: plan.limits,
             guard,
             guard_over: false,
             load: None,
@@ -212,7 +223,7 @@ impl<'a> Shell<'a> {
     async fn take(&mut self, event: Event) {
         let now = clock::now();
         let before = self.machine.clone();
-        let (next, actions) = before.clone().on(event, now, &self.plan.limits);
+        let (next, actions) = before.clone().on(event, now, &self.limits);
         self.machine = next;
         if self.machine.state != before.state {
             self.changed(&before.state, now);
@@ -234,7 +245,7 @@ impl<'a> Shell<'a> {
         if is_living(before) && stopping {
             self.finding.during = self.describe(before);
             if let State::Loaded { phase } = before {
-                let plan = self.plan.phases.get(*phase);
+                let plan = self.phases.get(*phase);
                 self.finding.failed_phase = plan.map(|plan| plan.phase.clone());
             }
             self.samplers.engine_stopping();
@@ -262,7 +273,7 @@ impl<'a> Shell<'a> {
             State::Loading => "loading".into(),
             State::Proving => "proving that it generates".into(),
             State::WarmingUp => "warming up".into(),
-            State::Loaded { phase } => match self.plan.phases.get(*phase) {
+            State::Loaded { phase } => match self.phases.get(*phase) {
                 Some(plan) => format!("phase {}", plan.phase),
                 None => format!("phase {phase}"),
             },
@@ -283,7 +294,7 @@ impl<'a> Shell<'a> {
                 }
             }
             Action::StartPhase(index) => {
-                if let Some(plan) = self.plan.phases.get(index).cloned() {
+                if let Some(plan) = self.phases.get(index).cloned() {
                     self.watcher.say(Progress::PhaseStarted {
                         phase: plan.phase.clone(),
                         who: plan.who(),
@@ -372,6 +383,7 @@ impl<'a> Shell<'a> {
         }
         let State::Ended { why } = self.machine.state else { return self.finding };
         Finding {
+            searches: self.searches.into_iter().filter_map(Seeking::outcome).collect(),
             why,
             port_free: self.port_free,
             marked_killed: self.marked_killed,

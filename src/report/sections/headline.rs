@@ -15,6 +15,9 @@ pub(crate) const CAPTION: &str = "Output tok/s: steady window, mean over trials 
      Trials: measured / planned.";
 
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
+    if summary.cells.is_empty() {
+        return Vec::new();
+    }
     let mut blocks = vec![Block::Table(table(summary))];
     blocks.push(Block::Text(format!("{CAPTION} Marks are explained below.")));
     if measured(summary).any(|cell| cell.trials_measured == 2) {

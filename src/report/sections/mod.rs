@@ -14,6 +14,7 @@ mod latency;
 mod really;
 mod reproduction;
 mod requests;
+pub(crate) mod saturation;
 mod smoke;
 mod speed;
 mod status;
@@ -39,6 +40,7 @@ pub(crate) struct Section {
 pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Status", render: status::blocks },
     Section { title: "Headline", render: headline::blocks },
+    Section { title: "Saturation", render: saturation::blocks },
     Section { title: "What failed", render: failures::blocks },
     Section { title: "What limits these figures", render: validity::blocks },
     Section { title: "Side by side", render: compare::blocks },
