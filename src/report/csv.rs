@@ -7,6 +7,8 @@ use crate::ids::wire_name;
 use crate::physics::roofline::Against;
 use crate::run::record::RequestOutcome;
 use crate::stats::cell::{Cell, Throughput};
+use crate::stats::cost::Cost;
+use crate::stats::gpu::{GpuOverTrials, GpuTrial};
 use crate::stats::interval::OverTrials;
 use crate::stats::metric::{Censoring, Distributions, Metric};
 use crate::stats::phase::{Client, PhaseTrial, Requests, Tokens};
@@ -56,6 +58,8 @@ fn over_trials(summary: &Summary, cell: &Cell) -> Row {
     let mut of_cell = summary.against_hardware.iter();
     let of_cell = of_cell.find(|against| cell.is(&against.variant, &against.phase));
     hardware(&mut row, of_cell.map(|cell| &cell.against));
+    gpu(&mut row, cell.gpu.as_ref().map(GpuOverTrials::means).as_ref());
+    cost(&mut row, cell.cost_per_million);
     row
 }
 
@@ -73,7 +77,37 @@ fn one_trial(summary: &Summary, cell: &Cell, trial: &PhaseTrial) -> Row {
     row.number("output_tokens_per_chunk", trial.tokens.per_chunk());
     counts(&mut row, &trial.requests, &trial.tokens, trial.censoring, &trial.client);
     hardware(&mut row, None);
+    gpu(&mut row, trial.gpu.as_ref());
+    cost(&mut row, None);
     row
+}
+
+/// Of the whole phase and all GPUs of the trial.
+fn gpu(row: &mut Row, gpu: Option<&GpuTrial>) {
+    row.number("gpus", gpu.map(|gpu| gpu.gpus));
+    type Figure = fn(&GpuTrial) -> Option<f64>;
+    let numbers: [(&str, Figure); 8] = [
+        ("energy_j", |gpu| gpu.energy_j),
+        ("energy_j_per_output_token", |gpu| gpu.joules_per_output_token),
+        ("output_tokens_per_j", |gpu| gpu.output_tokens_per_joule),
+        ("gpu_power_mean_w", |gpu| gpu.power_mean_w),
+        ("gpu_power_of_tdp", |gpu| gpu.power_of_tdp),
+        ("gpu_utilisation_mean_percent", |gpu| gpu.utilisation_mean_percent),
+        ("gpu_sm_clock_mean_mhz", |gpu| gpu.sm_clock_mean_mhz),
+        ("gpu_throttled_share", |gpu| gpu.throttled_share),
+    ];
+    for (name, value) in numbers {
+        row.number(name, gpu.and_then(value));
+    }
+    row.number("gpu_memory_used_max_bytes", gpu.and_then(|gpu| gpu.memory_used_max_bytes));
+    row.number("gpu_temperature_max_c", gpu.and_then(|gpu| gpu.temperature_max_c));
+    row.number("gpu_headroom_c", gpu.and_then(|gpu| gpu.headroom_c));
+}
+
+/// Of a million output tokens, in the sweep's currency.
+fn cost(row: &mut Row, cost: Option<Cost>) {
+    row.number("cost_per_million_by_gpu_time", cost.and_then(|cost| cost.gpu_time));
+    row.number("cost_per_million_by_energy", cost.and_then(|cost| cost.energy));
 }
 
 /// Figures of a cell: a trial has none of its own.

@@ -4,6 +4,7 @@
 //! the requests of all trials, because a tail needs many requests; each trial's own stand beside.
 
 use crate::ids::Name;
+use crate::stats::cost::Cost;
 use crate::stats::data::PhasePlan;
 use crate::stats::engine::EngineOverTrials;
 use crate::stats::gpu::GpuOverTrials;
@@ -46,6 +47,9 @@ pub(crate) struct Cell {
     /// Absent where no GPU was sampled.
     #[serde(default)]
     pub(crate) gpu: Option<GpuOverTrials>,
+    /// Of a million output tokens; absent where the sweep has no price or no GPU was sampled.
+    #[serde(default)]
+    pub(crate) cost_per_million: Option<Cost>,
     pub(crate) trials: Vec<PhaseTrial>,
 }
 
@@ -121,6 +125,7 @@ impl Cell {
             client,
             engine: EngineOverTrials::of(trials.iter().filter_map(|trial| trial.engine.as_ref())),
             gpu: GpuOverTrials::of(trials.iter().filter_map(|trial| trial.gpu.as_ref())),
+            cost_per_million: None,
             trials,
         }
     }

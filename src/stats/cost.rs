@@ -3,11 +3,12 @@
 use crate::stats::cell::Cell;
 use crate::stats::gpu::GpuOverTrials;
 use crate::sweep::gpu::Price;
+use serde::{Deserialize, Serialize};
 
 const JOULES_PER_KWH: f64 = 3.6e6;
 
 /// In the sweep's currency; absent where the price or the measurement is.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cost {
     pub(crate) gpu_time: Option<f64>,
     pub(crate) energy: Option<f64>,

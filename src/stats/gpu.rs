@@ -234,6 +234,27 @@ impl GpuOverTrials {
             gpus: trials.iter().map(|trial| trial.gpus).max()?,
         })
     }
+
+    /// The means as one trial; of heat and memory the worst.
+    pub(crate) fn means(&self) -> GpuTrial {
+        let mean = |over: Option<OverTrials>| over.map(|over| over.mean);
+        GpuTrial {
+            gpus: self.gpus,
+            energy_j: mean(self.energy_j),
+            joules_per_output_token: mean(self.joules_per_output_token),
+            output_tokens_per_joule: mean(self.output_tokens_per_joule),
+            power_mean_w: mean(self.power_mean_w),
+            power_of_tdp: mean(self.power_of_tdp),
+            utilisation_mean_percent: mean(self.utilisation_mean_percent),
+            memory_used_max_bytes: self.memory_used_max_bytes,
+            temperature_max_c: self.temperature_max_c,
+            headroom_c: self.headroom_c,
+            sm_clock_mean_mhz: mean(self.sm_clock_mean_mhz),
+            sm_clock_drift: mean(self.sm_clock_drift),
+            throttled_share: mean(self.throttled_share),
+            slowed_down_share: None,
+        }
+    }
 }
 
 /// Energies of a phase that are not valid, or valid with a note: which GPU, and why.

@@ -10,6 +10,7 @@ use crate::run::provenance::Provenance;
 use crate::stats::cards;
 use crate::stats::cell::Cell;
 use crate::stats::compare::{self, Ratio};
+use crate::stats::cost::cost;
 use crate::stats::data::{Fact, PhasePlan, RunData, Setup, TrialData, VariantFacts};
 use crate::stats::hardware::{self, CellAgainst};
 use crate::stats::interval::OverTrials;
@@ -179,7 +180,10 @@ fn cell(run: &RunData, variant: &Name, phase: &PhasePlan) -> Cell {
         found.push(PhaseTrial::of(trial.outcome.trial.block, attempt, data));
     }
     found.sort_by_key(|(trial, _)| trial.block);
-    Cell::of(variant, phase, u64::try_from(planned).unwrap_or(u64::MAX), found)
+    let mut cell = Cell::of(variant, phase, u64::try_from(planned).unwrap_or(u64::MAX), found);
+    cell.cost_per_million =
+        run.setup.price.as_ref().zip(cell.gpu).map(|(price, gpu)| cost(price, &cell, &gpu));
+    cell
 }
 
 fn status(run: &RunData) -> Status {

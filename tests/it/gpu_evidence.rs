@@ -5,6 +5,7 @@ use crate::nvml::{StandIn, now};
 use serde_json::Value;
 use std::fs;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 fn trial(gpu: &str, variants: &str) -> String {
     format!("{}\n[gpu]\nclean_within = \"3s\"\n{gpu}\n", sweep(variants))
@@ -91,6 +92,26 @@ fn memory_that_must_be_remapped_first_keeps_a_trial_from_beginning() {
 }
 
 #[test]
+fn an_error_of_the_card_marks_its_phase_and_the_card() {
+    let sandbox = Sandbox::new();
+    let standin = StandIn::new(&sandbox, &card("GPU-xid", ""));
+    let text = trial("", &variant("good", &[])).replace("\"200ms\"", "\"3s\"");
+    let mut running = sandbox.start(&text);
+    running.until_it_says("phase 4-users");
+    standin.script(&card("GPU-xid", "xid 1 63\n"));
+    let status = running.wait(Duration::from_secs(60));
+    let run = running.run(status);
+    assert_eq!(run.trial("01-good")["ending"], "completed");
+    let teardown = run.attempt("01-good")["teardown"].clone();
+    assert_eq!(teardown["verdict"], "gpu_not_released", "{teardown:#}");
+    assert!(teardown["detail"].as_str().unwrap().contains("XID 63"), "{teardown:#}");
+    let told = run.json("trials/01-good/attempt-1/gpu.json")["xids"].clone();
+    assert_eq!(told[0]["code"], 63, "{told:#}");
+    let shown = sandbox.command(&["gpu"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("quarantined"));
+}
+
+#[test]
 fn as_many_gpus_are_owned_as_the_hardware_counts() {
     let sandbox = Sandbox::new();
     let two = format!("{}gpu\nuuid GPU-b\nprocess_engine 9000\n", card("GPU-a", ""));
@@ -103,4 +124,19 @@ fn as_many_gpus_are_owned_as_the_hardware_counts() {
     assert_eq!(manifest["env"]["CUDA_VISIBLE_DEVICES"], "GPU-a,GPU-b", "{manifest:#}");
     let gpu = run.json("trials/01-good/attempt-1/gpu.json");
     assert_eq!(gpu["placement"], "verified", "{gpu:#}");
+}
+
+#[test]
+fn exclusive_mode_is_refused_at_check_for_an_engine_of_several_contexts() {
+    let sandbox = Sandbox::new();
+    StandIn::new(&sandbox, &card("GPU-shared", ""));
+    let file = fs::read_to_string(repository().join("engines/sim.toml")).unwrap();
+    let file = format!("{file}\n[gpu]\nseveral_contexts = true\n");
+    sandbox.write("config/sweepd/engines/mine.toml", &file);
+    let mine = variant("good", &[]).replace("\"sim\"", "\"mine\"");
+    let file = sandbox.write("sweep.toml", &trial("exclusive = true", &mine));
+    let output = sandbox.command(&["check", file.to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("several CUDA contexts") && said.contains("`exclusive`"), "{said}");
 }

@@ -78,6 +78,10 @@ fn energy_by_counter_and_by_power_agree_with_the_known_integral() {
     let each = cell["joules_per_output_token"]["mean"].as_f64().unwrap();
     assert!((joules / tokens / each - 1.0).abs() < 1e-9, "{cell:#}");
     let report = run.report();
+    let cost = &summary["cells"][0]["cost_per_million"];
+    let by_energy = each * 1e6 / 3.6e6 * 0.12;
+    assert!((cost["energy"].as_f64().unwrap() / by_energy - 1.0).abs() < 1e-9, "{cost:#}");
+    assert!(cost["gpu_time"].as_f64().unwrap() > 0.0, "{cost:#}");
     assert!(
         report.contains("## GPU and energy") && report.contains("Cost of a million"),
         "{report}"
@@ -260,13 +264,55 @@ fn telemetry_is_ten_rows_a_second_with_the_phase_marked() {
     );
 }
 
+/// Everything that the report says under this title.
+fn section(report: &str, title: &str) -> String {
+    let (_, after) = report.split_once(&format!("## {title}\n")).unwrap();
+    after.split("\n## ").next().unwrap().trim().to_owned()
+}
+
+/// Without NVIDIA's library: nothing of a GPU is known, and nothing is called zero.
+fn expect_no_gpu(run: &Run) {
+    let report = run.report();
+    assert_eq!(section(&report, "GPU and energy"), "no GPU telemetry", "{report}");
+    assert!(report.contains("no_gpu_telemetry"), "{report}");
+    assert!(!report.contains("J / output token"), "{report}");
+    let summary = run.json("summary.json");
+    for cell in summary["cells"].as_array().unwrap() {
+        assert_eq!(cell["gpu"], Value::Null, "{cell:#}");
+        assert_eq!(cell["cost_per_million"], Value::Null, "{cell:#}");
+        for trial in cell["trials"].as_array().unwrap() {
+            assert_eq!(trial["gpu"], Value::Null, "{trial:#}");
+        }
+    }
+    let csv = fs::read_to_string(run.dir.join("summary.csv")).unwrap();
+    let (names, rows) = csv.split_once('\n').unwrap();
+    for (place, name) in names.split(',').enumerate() {
+        let of_gpus =
+            name == "gpus" || ["gpu_", "energy_", "cost_"].iter().any(|p| name.starts_with(p));
+        for row in rows.lines().filter(|_| of_gpus) {
+            assert_eq!(row.split(',').nth(place), Some(""), "{name} in {row}");
+        }
+    }
+    assert!(names.contains("energy_j,"), "{names}");
+}
+
 #[test]
 fn without_a_gpu_the_report_says_so_and_shows_no_zero() {
     let sandbox = Sandbox::new();
     sandbox.set("SWEEPD_NVML_LIBRARY", "/nowhere/libnvidia-ml.so.1");
-    let run = sandbox.run(&sweep(&variant("good", &[]))).expect_exit(0);
-    let report = run.report();
-    assert!(report.contains("no GPU telemetry"), "{report}");
-    assert_eq!(run.json("summary.json")["cells"][0]["gpu"], Value::Null);
-    assert!(!report.contains("J / output token"));
+    expect_no_gpu(&sandbox.run(&sweep(&variant("good", &[]))).expect_exit(0));
+}
+
+#[test]
+fn an_engine_for_gpus_runs_without_one_too_and_the_timeline_says_why() {
+    let sandbox = Sandbox::new();
+    sandbox.set("SWEEPD_NVML_LIBRARY", "/nowhere/libnvidia-ml.so.1");
+    let file = fs::read_to_string(crate::harness::repository().join("engines/sim.toml")).unwrap();
+    let file = format!("{file}\n[gpu]\npin = \"uuid\"\n");
+    sandbox.write("config/sweepd/engines/mine.toml", &file);
+    let text = sweep(&variant("good", &[]).replace("\"sim\"", "\"mine\""));
+    let run = sandbox.run(&text).expect_exit(0);
+    expect_no_gpu(&run);
+    let timeline = run.attempt("01-good")["timeline"].to_string();
+    assert!(timeline.contains("no GPU telemetry") && timeline.contains("/nowhere/"), "{timeline}");
 }

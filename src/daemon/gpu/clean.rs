@@ -1,8 +1,9 @@
 //! Whether a GPU is clean: what stands in the way of a launch, and what is left after a stop. Pure.
 
 use crate::gpu::facts::{Gpu, Process};
-use crate::run::gpu::ForeignProcess;
+use crate::run::gpu::{ForeignProcess, Xid};
 use crate::sweep::gpu::{Foreign, GpuPlan};
+use std::collections::BTreeSet;
 
 /// Memory after a stop may differ by this much from before: a driver's own bookkeeping.
 const TOLERANCE_BYTES: u64 = 64 << 20;
@@ -98,6 +99,18 @@ pub(super) fn left(before: &Gpu, now: &Gpu, is_ours: impl Fn(u32) -> bool) -> Ve
 fn memory_errors(before: &Gpu, now: &Gpu) -> Option<String> {
     let grown = now.ecc.uncorrected?.checked_sub(before.ecc.uncorrected?)?;
     (grown > 0).then(|| format!("{grown} uncorrectable memory errors (ECC) came meanwhile"))
+}
+
+/// XIDs of the card or its driver, by NVIDIA's list: memory errors and remapping (48, 63, 64, 92, 94, 95,
+/// 140), micro-controllers (62, 119, 120), NVLink (74), off the bus (79). The others an engine can cause.
+const OF_THE_CARD: [u64; 12] = [48, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120, 140];
+
+/// Errors of the card that the driver told of meanwhile, each code once.
+pub(super) fn card_errors(xids: &[Xid], own: impl Fn(&str) -> bool) -> Option<String> {
+    let grave = |xid: &&Xid| own(&xid.gpu) && xid.code.is_some_and(|c| OF_THE_CARD.contains(&c));
+    let text = |xid: &Xid| format!("{}: XID {}", xid.gpu, xid.code.unwrap_or_default());
+    let told: BTreeSet<String> = xids.iter().filter(grave).map(text).collect();
+    (!told.is_empty()).then(|| told.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 /// Memory that was not the engine's: in use before the launch, or held by who came later.
@@ -203,6 +216,16 @@ mod tests {
         assert!(left(Some(2), Some(2)).is_empty() && left(None, Some(2)).is_empty());
         let [errors] = &left(Some(2), Some(5))[..] else { panic!() };
         assert!(errors.starts_with("3 uncorrectable"), "{errors}");
+    }
+
+    #[test]
+    fn errors_of_the_card_are_told_and_those_of_the_engine_are_not() {
+        let xid = |gpu: &str, code| Xid { gpu: gpu.into(), at: MonoNs::new(0), code };
+        let own = |gpu: &str| gpu == "GPU-1";
+        let seen = [xid("GPU-1", Some(31)), xid("GPU-2", Some(79)), xid("GPU-1", None)];
+        assert_eq!(card_errors(&seen, own), None);
+        let seen = [xid("GPU-1", Some(63)), xid("GPU-1", Some(63)), xid("GPU-1", Some(94))];
+        assert_eq!(card_errors(&seen, own).unwrap(), "GPU-1: XID 63; GPU-1: XID 94");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! After an attempt: the GPUs are seen to be as they were before, settings are put back, leases end.
 
 use super::belongs::{Belongs, belongs};
-use super::clean::{bytes_of_others, left};
+use super::clean::{bytes_of_others, card_errors, left};
 use super::isolate::Isolated;
 use super::settings;
 use super::watch::Seen;
@@ -41,6 +41,8 @@ impl Isolated {
         if let Some(survivors) = survivors {
             not_released = Some(format!("SIGKILL did not end {survivors}"));
         }
+        let is_own = |uuid: &str| self.leases.iter().any(|lease| lease.uuid == uuid);
+        not_released = not_released.or_else(|| card_errors(&seen.xids, is_own));
         if let Some(lost) = &seen.lost {
             not_released = Some(lost.clone());
         }

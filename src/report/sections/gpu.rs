@@ -5,7 +5,6 @@ use crate::report::figure::percent;
 use crate::report::sections::label;
 use crate::report::table::{Entry, Table};
 use crate::stats::cell::Cell;
-use crate::stats::cost::cost;
 use crate::stats::gpu::GpuOverTrials;
 use crate::stats::interval::OverTrials;
 use crate::stats::summary::Summary;
@@ -123,10 +122,13 @@ fn costs(summary: &Summary, cells: &[(&Cell, &GpuOverTrials)]) -> Vec<Block> {
         format!("energy, {}", price.currency),
     ];
     let mut table = Table::new(titles);
-    for (cell, gpu) in cells {
-        let cost = cost(price, cell, gpu);
+    for (cell, _) in cells {
+        let cost = cell.cost_per_million;
         let mut row = start(summary, cell);
-        row.extend([cost.gpu_time.into(), cost.energy.into()]);
+        row.extend([
+            cost.and_then(|cost| cost.gpu_time).into(),
+            cost.and_then(|cost| cost.energy).into(),
+        ]);
         table.row(row);
     }
     let part = |name: &str, price: Option<f64>, unit: &str| {
