@@ -161,13 +161,33 @@ fn an_engine_runs_with_another_users_rights() {
 #[test]
 fn shared_memory_goes_if_it_is_provably_the_engines_and_is_listed_else() {
     let sandbox = Sandbox::new();
-    let unproven = format!("sweepd-it-unproven-{}x", std::process::id());
-    let script = format!("echo 12345 > /dev/shm/sweepd-it-$$-proven; echo 1 > /dev/shm/{unproven}");
+    let me = std::process::id();
+    let unproven = PathBuf::from(format!("/dev/shm/sweepd-it-unproven-{me}x"));
+    let semaphore = format!("sem.sweepd-it-{me}x");
+    // What a worker that was killed leaves; Python's semaphores are mapped under another name.
+    let worker = format!(
+        "import _multiprocessing, time\n\
+         kept = _multiprocessing.SemLock(1, 1, 1, '/{}', False)\ntime.sleep(600)",
+        semaphore.trim_start_matches("sem.")
+    );
+    let script = format!(
+        "echo 12345 > /dev/shm/sweepd-it-$$-{me}x-proven\n\
+         python3 -I -c \"{worker}\" </dev/null >/dev/null 2>&1 &\n\
+         while ! [ -e /dev/shm/{semaphore} ] || ! [ -e {} ]; do sleep 0.01; done",
+        unproven.display()
+    );
     shelled(&sandbox, &script);
-    let run = sandbox.run(&sweep(&variant(""))).expect_exit(0);
-    let path = PathBuf::from("/dev/shm").join(&unproven);
-    let is_left = path.exists();
-    fs::remove_file(&path).ok();
+    let mut running = sandbox.start(&sweep(&variant("")));
+    // A stranger's, made while the engine runs.
+    eventually(Duration::from_secs(60), "the engine's semaphore", || {
+        Path::new("/dev/shm").join(&semaphore).exists().then_some(())
+    });
+    fs::write(&unproven, "1").unwrap();
+    let status = running.wait(Duration::from_secs(120));
+    let run = running.run(status);
+    let is_left = unproven.exists();
+    fs::remove_file(&unproven).ok();
+    let run = run.expect_exit(0);
     let teardown = &run.attempt("01-one")["teardown"];
     let names = |which: &str| -> Vec<String> {
         let list = teardown["shared_memory"][which].as_array().unwrap();
@@ -176,6 +196,8 @@ fn shared_memory_goes_if_it_is_provably_the_engines_and_is_listed_else() {
     let removed = names("removed");
     let proven = removed.iter().find(|name| name.ends_with("-proven")).expect("removed");
     assert!(!Path::new("/dev/shm").join(proven).exists());
+    assert!(removed.contains(&semaphore), "{teardown:#}");
+    let unproven = unproven.file_name().unwrap().to_str().unwrap().to_owned();
     assert!(names("left").contains(&unproven) && is_left, "{teardown:#}");
 }
 

@@ -154,6 +154,10 @@ impl Shell {
             if ready.output {
                 self.output.read(&mut self.voice);
             }
+            if ready.shared_memory {
+                self.watches.shm.take_made();
+                self.engine();
+            }
             if ready.signal {
                 self.take_signals(signals);
             }
@@ -198,10 +202,11 @@ impl Shell {
 
     fn wait(&self, signals: &SignalFd) -> io::Result<Ready> {
         let [stdout, stderr] = self.output.pipes();
-        let sources: [Option<BorrowedFd<'_>>; 5] = [
+        let sources: [Option<BorrowedFd<'_>>; 6] = [
             Some(signals.as_fd()),
             self.leader_status.is_none().then(|| self.leader_fd.as_fd()),
             self.voice.socket.as_ref().map(AsFd::as_fd),
+            self.watches.shm.made(),
             stdout,
             stderr,
         ];
@@ -212,9 +217,9 @@ impl Shell {
             Err(error) => return Err(error.into()),
         }
         let mut polled = fds.iter().map(|fd| fd.any().unwrap_or(false));
-        let [signal, leader, socket, stdout, stderr] =
+        let [signal, leader, socket, shared_memory, stdout, stderr] =
             sources.map(|source| source.is_some() && polled.next().unwrap_or(false));
-        Ok(Ready { signal, leader, socket, output: stdout || stderr })
+        Ok(Ready { signal, leader, socket, shared_memory, output: stdout || stderr })
     }
 
     fn timeout(&self) -> PollTimeout {
@@ -338,6 +343,7 @@ struct Ready {
     signal: bool,
     leader: bool,
     socket: bool,
+    shared_memory: bool,
     output: bool,
 }
 
