@@ -115,11 +115,14 @@ with_pip() {
     "$1" -I -m pip install --quiet --no-input --disable-pip-version-check --requirement "$2"
 }
 
+# What a package asks for in vain is replaced by the lines of NAME-overrides.txt.
 # uv leaves modules uncompiled, and every start of an engine would compile
 # thousands of them anew.
 with_uv() {
+    local overrides=${2%.txt}-overrides.txt with=()
+    [[ ! -f $overrides ]] || with=(--overrides "$overrides")
     "$1" -I -m pip install --quiet --no-input --disable-pip-version-check uv
-    "$(dirname "$1")/uv" pip install --quiet --python "$1" --requirement "$2" || return
+    "$(dirname "$1")/uv" pip install --quiet --python "$1" --requirement "$2" "${with[@]}" || return
     say "compiling its modules"
     env -u PYTHONDONTWRITEBYTECODE "$1" -I -m compileall -q -j 0 "$(dirname "$1")/../lib" >/dev/null 2>&1 || true
 }
