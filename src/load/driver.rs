@@ -375,6 +375,7 @@ impl Driver {
                 let why = match end {
                     PhaseEnd::Hang => "no stream brought a byte for the stall deadline",
                     PhaseEnd::EngineGone => "nobody serves any more",
+                    PhaseEnd::OnlyFailures => "every request fails",
                     PhaseEnd::Deadline => "the phase's deadline came",
                     PhaseEnd::Finished | PhaseEnd::Stopped => "the phase ended",
                 };

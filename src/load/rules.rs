@@ -14,6 +14,9 @@ use std::time::Duration;
 const GONE_ATTEMPTS: u32 = 10;
 const GONE_SPAN: Duration = Duration::from_secs(1);
 
+/// So many failures in a row, over the stall deadline: it answers, and serves nobody.
+const FAILING_REQUESTS: u32 = 10;
+
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
@@ -54,6 +57,8 @@ pub(crate) struct Watch {
     /// The first of the unanswered attempts in a row, and how many there were.
     unanswered: Option<(MonoNs, u32)>,
     gone: bool,
+    /// The first of the failures in a row, and how many there were.
+    failing: Option<(MonoNs, u32)>,
 }
 
 impl Watch {
@@ -73,6 +78,7 @@ impl Watch {
             last_progress: started,
             unanswered: None,
             gone: false,
+            failing: None,
         }
     }
 
@@ -100,6 +106,12 @@ impl Watch {
         if outcome != RequestOutcome::Refused {
             self.ended += 1;
         }
+        self.failing = match (outcome, self.failing) {
+            (RequestOutcome::Ok, _) => None,
+            (RequestOutcome::Cancelled, failing) => failing,
+            (_, None) => Some((now, 1)),
+            (_, Some((first, count))) => Some((first, count.saturating_add(1))),
+        };
         let lost = matches!(
             outcome,
             RequestOutcome::Refused | RequestOutcome::Reset | RequestOutcome::Cut
@@ -120,6 +132,11 @@ impl Watch {
         }
         if self.gone {
             return Verdict::Abandon(PhaseEnd::EngineGone, RequestOutcome::Cancelled);
+        }
+        if self.failing.is_some_and(|(first, count)| {
+            count >= FAILING_REQUESTS && now.since(first) >= self.stall
+        }) {
+            return Verdict::Abandon(PhaseEnd::OnlyFailures, RequestOutcome::Cancelled);
         }
         let all_sent = self.is_exhausted() && (self.open || self.in_flight == 0);
         let enough = !self.open && self.ended >= self.min_requests && now >= self.min_until;
@@ -167,12 +184,13 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RequestOutcome::{Cut, Ok, Refused, Reset};
+    use RequestOutcome::{Cut, ErrorEvent, HttpError, Ok, Refused, Reset};
 
     const GO_ON: Verdict = Verdict::GoOn;
     const FINISHED: Verdict = Verdict::StopSending(PhaseEnd::Finished);
     const DEADLINE: Verdict = Verdict::Abandon(PhaseEnd::Deadline, RequestOutcome::Cancelled);
     const HANG: Verdict = Verdict::Abandon(PhaseEnd::Hang, RequestOutcome::Stalled);
+    const FAILING: Verdict = Verdict::Abandon(PhaseEnd::OnlyFailures, RequestOutcome::Cancelled);
     const GONE: Verdict = Verdict::Abandon(PhaseEnd::EngineGone, RequestOutcome::Cancelled);
 
     enum Step {
@@ -246,6 +264,27 @@ mod tests {
         // One byte from anyone in between.
         let answered = (0..20).flat_map(|n| [(n * 100, Bytes), (n * 100, Ended(Reset, false))]);
         check(&answered.take(18).chain([(1_900, Check(GO_ON))]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn failures_alone_for_the_stall_deadline_end_the_phase() {
+        let every_half = |outcomes: &'static [RequestOutcome]| {
+            let all = (0..).zip(outcomes.iter().cycle());
+            all.map(|(n, outcome)| (n * 500, Ended(*outcome, true)))
+        };
+        let failing = every_half(&[ErrorEvent, HttpError]);
+        check(
+            &failing
+                .take(10)
+                .chain([(4_999, Check(GO_ON)), (5_000, Check(FAILING))])
+                .collect::<Vec<_>>(),
+        );
+        // Few over a long time are no rule.
+        let few = [(0, Ended(ErrorEvent, true)), (8_000, Ended(ErrorEvent, true))];
+        check(&few.into_iter().chain([(9_000, Check(GO_ON))]).collect::<Vec<_>>());
+        // One that came whole begins the count anew.
+        let mixed = every_half(&[ErrorEvent, ErrorEvent, ErrorEvent, ErrorEvent, ErrorEvent, Ok]);
+        check(&mixed.take(18).chain([(9_000, Check(GO_ON))]).collect::<Vec<_>>());
     }
 
     #[test]

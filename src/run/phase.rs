@@ -16,6 +16,8 @@ pub(crate) enum PhaseEnd {
     Hang,
     /// Connections were refused or failed one after another: nobody serves.
     EngineGone,
+    /// Request after request was answered with a failure, for as long as the stall deadline.
+    OnlyFailures,
     /// sweepd was told to stop.
     Stopped,
 }

@@ -39,6 +39,9 @@ pub(crate) enum Fault {
 
     /// No stream gets another token. Everything else works on.
     Hang,
+    /// The server lives and its worker does not: from now on every stream of status 200 is an error
+    /// event, every other answer 500, and `/health` answers 200.
+    WorkerLost,
     Http500,
     /// The response's head comes this much later; tokens queue up behind it.
     SlowHeader(Duration),
@@ -64,6 +67,8 @@ pub(crate) enum StreamFault {
     Garbage,
     /// An error event mid-way in a stream of status 200, which ends there.
     ErrorEvent,
+    /// The same before the first token.
+    ErrorAtOnce,
     /// The stream ends properly, but without `data: [DONE]`.
     NoDone,
     /// Mid-way nothing comes any more, on this stream alone. The connection stays open.
@@ -136,7 +141,7 @@ enum Value {
     Requests(fn(u32) -> Fault),
 }
 
-const RULES: [(&str, When, Value); 23] = [
+const RULES: [(&str, When, Value); 24] = [
     ("slow-start", When::Start, Value::Seconds(Fault::SlowStart)),
     ("never-ready", When::Start, Value::None(Fault::NeverReady)),
     ("ignore-sigterm", When::Start, Value::None(Fault::IgnoreSigterm)),
@@ -153,6 +158,7 @@ const RULES: [(&str, When, Value); 23] = [
     ("crash", When::Either, Value::None(Fault::Die(Death::Crash))),
     ("leader-exit", When::Either, Value::None(Fault::Die(Death::LeaderExit))),
     ("hang", When::Request, Value::None(Fault::Hang)),
+    ("worker-lost", When::Request, Value::None(Fault::WorkerLost)),
     ("cut", When::Request, Value::None(Fault::InStream(StreamFault::Cut))),
     ("garbage", When::Request, Value::None(Fault::InStream(StreamFault::Garbage))),
     ("error-event", When::Request, Value::None(Fault::InStream(StreamFault::ErrorEvent))),
@@ -260,7 +266,12 @@ impl Faults {
     }
 
     pub(crate) fn at_request(&self, number: u64) -> impl Iterator<Item = Fault> {
-        self.0.iter().filter(move |spec| spec.at == Trigger::Request(number)).map(|spec| spec.fault)
+        let comes = move |spec: &&FaultSpec| match (spec.at, spec.fault) {
+            (Trigger::Start, _) => false,
+            (Trigger::Request(first), Fault::WorkerLost) => first <= number,
+            (Trigger::Request(only), _) => only == number,
+        };
+        self.0.iter().filter(comes).map(|spec| spec.fault)
     }
 
     pub(crate) fn always(&self, fault: Fault) -> bool {

@@ -113,8 +113,7 @@ async fn generate(app: Arc<App>, endpoint: Endpoint, body: Bytes) -> Response {
         faults.happen(fault, &app.engine);
     }
     if faults.http_500 || app.settings.faults.always(Fault::HealthyNoGenerate) {
-        let message = "the simulated engine failed on purpose";
-        return refuse(500, "internal_server_error", "simulated_fault", message);
+        return fail();
     }
     let mut ask = match Ask::read(endpoint, &body, &app.settings.ability) {
         Ok(ask) => ask,
@@ -122,6 +121,9 @@ async fn generate(app: Arc<App>, endpoint: Endpoint, body: Bytes) -> Response {
             return refuse(status, kind, code, &message);
         }
     };
+    if faults.in_stream == Some(StreamFault::ErrorAtOnce) && !ask.stream {
+        return fail();
+    }
     let ticket = app.engine.submit(&mut ask);
     if let Some(delay) = faults.slow_header {
         tokio::time::sleep(delay).await;
@@ -148,6 +150,7 @@ impl Happening {
             Fault::Http500 => self.http_500 = true,
             Fault::SlowHeader(delay) => self.slow_header = Some(delay),
             Fault::InStream(fault) => self.in_stream = Some(fault),
+            Fault::WorkerLost => self.in_stream = Some(StreamFault::ErrorAtOnce),
             Fault::Hang => engine.hang(),
             Fault::Die(death) => process::die(death),
             // Of the whole life: they never come at a request.
@@ -164,6 +167,11 @@ impl Happening {
             | Fault::NoUsage => {}
         }
     }
+}
+
+fn fail() -> Response {
+    let message = "the simulated engine failed on purpose";
+    refuse(500, "internal_server_error", "simulated_fault", message)
 }
 
 fn refuse(status: u16, kind: &str, code: &str, message: &str) -> Response {

@@ -162,6 +162,7 @@ async fn load(settings: &Settings) {
             // Of the server.
             Fault::HealthyNoGenerate
             | Fault::Hang
+            | Fault::WorkerLost
             | Fault::Http500
             | Fault::SlowHeader(_)
             | Fault::InStream(_) => {}

@@ -75,7 +75,8 @@ pub(crate) struct SimOptions {
     /// log-flood[=LINES_PER_SECOND], setsid-child, hold-port, clamp=REQUESTS, short-answers,
     /// long-answers, no-usage.
     /// Death at @start or @request=N: oom, exit[=CODE], crash, leader-exit.
-    /// At @request=N: hang, stall, cut, garbage, error-event, no-done, http-500, slow-header=SECONDS.
+    /// At @request=N: hang, stall, cut, garbage, error-event, no-done, http-500, slow-header=SECONDS;
+    /// from @request=N on: worker-lost.
     #[arg(long = "fault", value_name = "SPEC", verbatim_doc_comment)]
     faults: Vec<FaultSpec>,
     /// Log every generation request.

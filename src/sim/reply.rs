@@ -73,20 +73,19 @@ impl Reply {
     /// What a stream writes for its next token.
     pub(crate) fn token(&mut self) -> Vec<Part> {
         let mut parts = Vec::new();
+        if self.fault == Some(StreamFault::ErrorAtOnce) {
+            return failure();
+        }
         // Faults come in the middle: some tokens before, none lost by a short answer.
         if self.written == self.ask.output_tokens / 2 {
             match self.fault {
                 Some(StreamFault::Cut) => return vec![Part::Cut],
                 Some(StreamFault::Stall) => return vec![Part::Silence],
-                Some(StreamFault::ErrorEvent) => {
-                    let message = "the simulated engine failed on purpose";
-                    let error = error(500, "internal_server_error", "simulated_fault", message);
-                    return vec![event(&error), done(), Part::End];
-                }
+                Some(StreamFault::ErrorEvent) => return failure(),
                 Some(StreamFault::Garbage) => {
                     parts.push(Part::Event(format!("data: {{\"id\":\"{}\",\"cho\n\n", self.id)));
                 }
-                Some(StreamFault::NoDone) | None => {}
+                Some(StreamFault::ErrorAtOnce | StreamFault::NoDone) | None => {}
             }
         }
         let text = self.next_text();
@@ -181,6 +180,13 @@ impl Reply {
 
 fn choice(field: &str, content: &Value, finish_reason: Option<&str>) -> Value {
     json!({ "index": 0, field: content, "finish_reason": finish_reason })
+}
+
+/// The end of a stream whose engine failed.
+fn failure() -> Vec<Part> {
+    let message = "the simulated engine failed on purpose";
+    let error = error(500, "internal_server_error", "simulated_fault", message);
+    vec![event(&error), done(), Part::End]
 }
 
 fn event(data: &Value) -> Part {
@@ -280,6 +286,7 @@ mod tests {
         let check = |fault, parts: &[&str]| check(Endpoint::Completions, 2, Some(fault), parts);
         check(StreamFault::Cut, &["token", "Cut"]);
         check(StreamFault::ErrorEvent, &["token", "error", "[DONE]", "End"]);
+        check(StreamFault::ErrorAtOnce, &["error", "[DONE]", "End"]);
         check(StreamFault::NoDone, &["token", "token stop", "usage 3+2", "End"]);
         check(
             StreamFault::Garbage,

@@ -146,10 +146,11 @@ fn about_phase(trial: &PhaseTrial) -> Vec<Found> {
             MarkCode::PhaseDeadline,
             "stopped by its deadline before it had the requests asked for".to_owned(),
         )),
-        PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::Stopped => {
+        PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::OnlyFailures | PhaseEnd::Stopped => {
             let why = match trial.end {
                 PhaseEnd::Hang => "no stream made progress",
                 PhaseEnd::EngineGone => "the engine was gone",
+                PhaseEnd::OnlyFailures => "every request failed",
                 _ => "it was stopped",
             };
             let detail = format!("broke off ({why}); its requests are counted, not timed");

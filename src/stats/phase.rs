@@ -142,7 +142,9 @@ impl PhaseTrial {
         let PhaseData { facts, records, engine, gpu, host } = data;
         let measured = match facts.end {
             PhaseEnd::Finished | PhaseEnd::Deadline => true,
-            PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::Stopped => false,
+            PhaseEnd::Hang | PhaseEnd::EngineGone | PhaseEnd::OnlyFailures | PhaseEnd::Stopped => {
+                false
+            }
         };
         let counted: &[RequestRecord] = if measured { records } else { &[] };
         let (mut samples, censoring) = sample(counted);
@@ -430,7 +432,9 @@ mod tests {
 
     #[test]
     fn a_broken_phase_gives_counts_only() {
-        for end in [PhaseEnd::Hang, PhaseEnd::EngineGone, PhaseEnd::Stopped] {
+        let ends =
+            [PhaseEnd::Hang, PhaseEnd::EngineGone, PhaseEnd::OnlyFailures, PhaseEnd::Stopped];
+        for end in ends {
             let got = phase(end);
             assert!(!got.measured && got.latency.is_empty());
             assert_eq!((got.whole, got.steady), (None, None));

@@ -410,6 +410,12 @@ fn load_verdict(end: PhaseEnd, ok: u64, records: u64, what: &str, limits: &Limit
         }
         PhaseEnd::Hang => Some(failed(Symptom::NoProgress { silent: limits.stall })),
         PhaseEnd::EngineGone => Some(failed(Symptom::NoConnections)),
+        PhaseEnd::OnlyFailures => {
+            let silent = limits.stall.as_secs();
+            let detail =
+                format!("for {silent} s every request of {what} failed; {ok} had succeeded");
+            Some(failed(Symptom::CannotGenerate { detail }))
+        }
         PhaseEnd::Stopped => {
             Some(Why::Broken { reason: "the load process stopped without being told to".into() })
         }

@@ -145,6 +145,7 @@ fn any_event(random: &mut Stream) -> Event {
         PhaseEnd::Hang,
         PhaseEnd::Deadline,
         PhaseEnd::EngineGone,
+        PhaseEnd::OnlyFailures,
         PhaseEnd::Stopped,
     ];
     match random.below(25) {
