@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
 mod bench;
+mod calibrate;
 mod check;
 mod client;
 mod control;
@@ -56,6 +57,8 @@ enum Command {
     Check(check::CheckArguments),
     /// Put load on a server that already runs, and measure it.
     Bench(Box<bench::BenchArguments>),
+    /// What the load generator itself adds on this machine, against a server whose times are known.
+    Calibrate(calibrate::CalibrateArguments),
     /// Make a run's reports again from its files.
     Report(report::ReportArguments),
     /// Say why an engine failed, from its log and its end.
@@ -76,6 +79,14 @@ enum Command {
     /// Drives one phase of load. Started by sweepd.
     #[command(name = "__load", hide = true)]
     Load,
+    /// Streams at known times. Started by sweepd.
+    #[command(name = "__null", hide = true)]
+    Null {
+        #[arg(value_parser = humantime::parse_duration)]
+        ttft: std::time::Duration,
+        #[arg(value_parser = humantime::parse_duration)]
+        gap: std::time::Duration,
+    },
     /// Calls NVIDIA's driver library, so that nothing else hangs when it does. Started by sweepd.
     #[command(name = "__nvml", hide = true)]
     Nvml {
@@ -94,11 +105,13 @@ pub fn main() -> ExitCode {
     match arguments.command {
         Command::Guard => return crate::supervise::guard::main(),
         Command::Load => return crate::load::main(),
+        Command::Null { ttft, gap } => return crate::load::null::main(ttft, gap),
         Command::Nvml { library } => return crate::gpu::main(library.as_deref()),
         Command::Sim(options) => return crate::sim::run(*options),
         Command::Run(_)
         | Command::Check(_)
         | Command::Bench(_)
+        | Command::Calibrate(_)
         | Command::Report(_)
         | Command::Why(_)
         | Command::Diagnose(_)
@@ -112,15 +125,18 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments, folders),
         Command::Check(arguments) => check::run(&arguments, folders),
         Command::Bench(arguments) => bench::run(&arguments, folders),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Diagnose(arguments) => diagnose::run(&arguments, folders),
         Command::Engines(arguments) => engines::run(&arguments, folders),
         Command::Gpu(arguments) => gpu::run(&arguments),
         Command::Service(command) => service::run(&command, folders),
-        Command::Guard | Command::Load | Command::Nvml { .. } | Command::Sim(_) => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Guard
+        | Command::Load
+        | Command::Null { .. }
+        | Command::Nvml { .. }
+        | Command::Sim(_) => Ok(ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         eprintln!("sweepd: {error:#}");

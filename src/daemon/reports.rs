@@ -3,6 +3,7 @@
 use super::provenance;
 use crate::ids::{Name, RunId};
 use crate::report;
+use crate::run::calibration::Calibration;
 use crate::run::search::Search;
 use crate::sample::host::HostFacts;
 use crate::stats::cards;
@@ -74,6 +75,7 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         variants,
         phases: plan.phases,
         searches: plan.searches,
+        calibration: calibration(dir)?,
         provenance: provenance::read(dir)?,
         planned,
         trials,
@@ -81,6 +83,19 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
         smoke_trials,
         version_changes: version_changes(&control::read(&dir.file("control.jsonl"))?),
     })
+}
+
+const CALIBRATION: &str = "calibration.json";
+
+/// Absent where nobody calibrated.
+fn calibration(dir: &RunDir) -> Result<Option<Calibration>, StoreError> {
+    let file = dir.file(CALIBRATION);
+    if file.exists() { files::read_json(&file).map(Some) } else { Ok(None) }
+}
+
+/// Keeps a calibration with a run; the next report shows it.
+pub(crate) fn keep_calibration(dir: &RunDir, calibration: &Calibration) -> Result<(), StoreError> {
+    files::write_json(&dir.file(CALIBRATION), calibration)
 }
 
 fn read_trials(dir: &RunDir, planned: &[PlannedTrial]) -> Result<Vec<TrialData>, StoreError> {

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     SockaddrIn, sockopt,
 };
 use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// One read's worth: several hundred tokens.
 const BUFFER: usize = 128 * 1024;
@@ -96,20 +96,25 @@ impl Conn {
 
     /// Takes at most so many bytes.
     pub(crate) fn receive(&self, buffer: &mut ReadBuffer, most: usize) -> Received {
-        let room = buffer.bytes.get_mut(..most).unwrap_or_default();
-        let mut slices = [IoSliceMut::new(room)];
-        let control = Some(buffer.control.as_mut_slice());
-        let got =
-            socket::recvmsg::<()>(self.fd.as_raw_fd(), &mut slices, control, MsgFlags::empty());
-        match got {
-            Ok(message) if message.bytes == 0 => Received::Eof,
-            Ok(message) => Received::Bytes {
-                length: message.bytes,
-                stamp_realtime_ns: message.cmsgs().ok().and_then(|mut all| all.find_map(stamp_of)),
-            },
-            Err(Errno::EAGAIN) => Received::Empty,
-            Err(error) => Received::Failed(error),
-        }
+        receive(self.fd.as_raw_fd(), buffer, most)
+    }
+}
+
+/// Reads at most so many bytes, with the newest stamp of what they came in.
+pub(super) fn receive(fd: RawFd, buffer: &mut ReadBuffer, most: usize) -> Received {
+    let most = most.min(buffer.bytes.len());
+    let room = buffer.bytes.get_mut(..most).unwrap_or_default();
+    let mut slices = [IoSliceMut::new(room)];
+    let control = Some(buffer.control.as_mut_slice());
+    let got = socket::recvmsg::<()>(fd, &mut slices, control, MsgFlags::empty());
+    match got {
+        Ok(message) if message.bytes == 0 => Received::Eof,
+        Ok(message) => Received::Bytes {
+            length: message.bytes,
+            stamp_realtime_ns: message.cmsgs().ok().and_then(|mut all| all.find_map(stamp_of)),
+        },
+        Err(Errno::EAGAIN) => Received::Empty,
+        Err(error) => Received::Failed(error),
     }
 }
 

@@ -85,6 +85,11 @@ impl Stopper {
         Ok(Self { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(wake) })
     }
 
+    /// Readable once stopping was asked for.
+    pub(super) fn descriptor(&self) -> &EventFd {
+        &self.wake
+    }
+
     pub(crate) fn stop(&self) {
         self.asked.store(true, Ordering::Release);
         // It can only fail when the counter is full, and then the loop is awake.
@@ -99,7 +104,7 @@ pub(super) fn now() -> Result<MonoNs, DriveError> {
         .map_err(system("read the clock"))
 }
 
-fn sample_clocks() -> Result<ClockSample, DriveError> {
+pub(super) fn sample_clocks() -> Result<ClockSample, DriveError> {
     let mut best: Option<ClockSample> = None;
     for _ in 0..CLOCK_TRIES {
         let before = now()?;

@@ -16,6 +16,7 @@ mod http;
 mod lag;
 pub(crate) mod message;
 mod native;
+pub(crate) mod null;
 mod process;
 mod reading;
 mod request;

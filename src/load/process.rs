@@ -68,12 +68,17 @@ fn read_plan(input: &mut impl BufRead) -> Result<LoadPlan, String> {
     Ok(plan)
 }
 
+/// Raises the limit of open files to what is allowed; that.
+pub(super) fn all_files() -> nix::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
 /// Raises the limit of open files to what is allowed, and looks whether the users fit.
 fn make_room_for(users: u32) -> Result<(), String> {
-    let cannot = |error| format!("cannot read the limit of open files: {error}");
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(cannot)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(cannot)?;
-    check_room(users, hard)
+    let cannot = |error| format!("cannot raise the limit of open files: {error}");
+    check_room(users, all_files().map_err(cannot)?)
 }
 
 fn check_room(users: u32, limit: u64) -> Result<(), String> {

@@ -11,6 +11,7 @@ pub(crate) mod saved;
 mod sections;
 mod table;
 
+use crate::run::calibration::Calibration;
 use crate::stats::cell::Cell;
 use crate::stats::metric::Metric;
 use crate::stats::quantile::Distribution;
@@ -41,6 +42,11 @@ pub(crate) fn headline_table(summary: &Summary) -> String {
         text.push_str(&sections::saturation::table(summary).aligned());
     }
     text
+}
+
+/// What the load generator adds, for a terminal.
+pub(crate) fn calibration_table(calibration: &Calibration) -> String {
+    sections::client::calibration(calibration).aligned()
 }
 
 /// One cell's latencies, a metric a line, for a terminal.

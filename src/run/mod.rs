@@ -2,6 +2,7 @@
 //!
 //! An engine's failure is data here, never an `Err`.
 
+pub(crate) mod calibration;
 pub(crate) mod containment;
 pub(crate) mod decision;
 pub(crate) mod effective;

@@ -6,6 +6,7 @@
 use crate::ids::{Name, RunId};
 use crate::physics::gpu::Hardware;
 use crate::physics::shape::ModelShape;
+use crate::run::calibration::Calibration;
 use crate::run::engine_sample::EngineSample;
 use crate::run::gpu::AttemptGpu;
 use crate::run::gpu_phase::PhaseGpu;
@@ -29,6 +30,8 @@ pub(crate) struct RunData {
     /// In the order of the sweep file; the first is what others are set against.
     pub(crate) variants: Vec<VariantFacts>,
     pub(crate) phases: Vec<PhasePlan>,
+    /// What the load generator adds, where that was measured.
+    pub(crate) calibration: Option<Calibration>,
     /// Searches by name, in the order of the sweep file.
     pub(crate) searches: Vec<(Name, Search)>,
     /// Absent for a run that did not note it.

@@ -351,6 +351,7 @@ pub(crate) fn run() -> RunData {
         smoke_trials: vec![trial(0, "sim-a", Ending::Completed, Vec::new())],
         trials: trials(),
         searches: Vec::new(),
+        calibration: None,
         version_changes: Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 //! Never reads a file or a clock. Invariant: what was not measured is absent, and every figure
 //! says over how many requests or trials it was taken.
 
+pub(crate) mod calibration;
 pub(crate) mod cards;
 pub(crate) mod cell;
 pub(crate) mod compare;

@@ -4,6 +4,7 @@
 //! Invariant: there is a cell for every planned variant and phase, also where nothing came of it.
 
 use crate::ids::{Name, RunId};
+use crate::run::calibration::Calibration;
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
 use crate::run::provenance::Provenance;
@@ -45,6 +46,9 @@ pub(crate) struct Summary {
     /// Launches before the first block; empty where there were none.
     #[serde(default)]
     pub(crate) smoke: Vec<TrialSummary>,
+    /// What the load generator adds, where that was measured.
+    #[serde(default)]
+    pub(crate) calibration: Option<Calibration>,
     /// Searches for the load that each variant bears.
     #[serde(default)]
     pub(crate) searches: Vec<SearchSummary>,
@@ -150,6 +154,7 @@ pub(crate) fn summarise(run: &RunData) -> Summary {
         phases: run.phases.clone(),
         ratios: compare::ratios(&cells),
         searches: search::summarise(run),
+        calibration: run.calibration.clone(),
         marks,
         against_hardware,
         cells,

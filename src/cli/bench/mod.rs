@@ -138,7 +138,10 @@ async fn measure(
     drive(&bench.measured(scratch), stop).await
 }
 
-async fn drive(plan: &LoadPlan, mut stop: watch::Receiver<u32>) -> anyhow::Result<PhaseData> {
+pub(super) async fn drive(
+    plan: &LoadPlan,
+    mut stop: watch::Receiver<u32>,
+) -> anyhow::Result<PhaseData> {
     let mut handle = LoadHandle::start(plan).await.context("cannot start the load generator")?;
     let mut may_stop = true;
     let facts = loop {

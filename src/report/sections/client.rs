@@ -4,6 +4,7 @@ use crate::report::block::Block;
 use crate::report::figure::percent;
 use crate::report::sections::label;
 use crate::report::table::Table;
+use crate::run::calibration::Calibration;
 use crate::stats::metric::share;
 use crate::stats::summary::Summary;
 use crate::units::count_f64;
@@ -41,7 +42,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     if table.is_empty() {
         return Vec::new();
     }
-    vec![
+    let mut blocks = vec![
         Block::Table(table),
         Block::text(
             "CPU time of the load process, user and system, over all trials; its loop is one thread, and its share of one \
@@ -49,5 +50,57 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
              a request was due to its first byte, less connecting. Longest turn: the longest time between two looks at the \
              sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile.",
         ),
-    ]
+    ];
+    blocks.extend(calibrated(summary));
+    blocks
+}
+
+fn calibrated(summary: &Summary) -> Vec<Block> {
+    let Some(measured) = &summary.calibration else {
+        return vec![Block::text(
+            "Not calibrated: `sweepd calibrate RUN` measures what the load generator itself adds at these loads.",
+        )];
+    };
+    let text = format!(
+        "Measured at {} against a server of sweepd's own that streams at times it knows, at the concurrency and pace of \
+         these phases (a longer prefill is cut to 200 ms). An error is what was reported less what was true; what is \
+         left of one CPU is the headroom of the loop.",
+        measured.at
+    );
+    vec![Block::subheading("Calibration"), Block::Table(calibration(measured)), Block::Text(text)]
+}
+
+/// A line for each concurrency and pace.
+pub(crate) fn calibration(measured: &Calibration) -> Table {
+    let mut table = Table::new([
+        "users",
+        "TTFT ms",
+        "gap ms",
+        "tok/s",
+        "requests",
+        "failed",
+        "TTFT p50 error ms",
+        "TTFT p99 error ms",
+        "ITL p99 error ms",
+        "gaps with bounds only",
+        "of one CPU",
+    ]);
+    // The errors are microseconds in milliseconds, which a column's common precision would hide.
+    let fine = |error: Option<f64>| error.map_or_else(|| "–".to_owned(), |ms| format!("{ms:+.3}"));
+    for point in &measured.points {
+        table.row(vec![
+            u64::from(point.users).into(),
+            Some(point.ttft_ms).into(),
+            Some(point.gap_ms).into(),
+            Some(point.tokens_per_s).into(),
+            point.requests.into(),
+            point.failed.into(),
+            fine(point.ttft_p50_error_ms).into(),
+            fine(point.ttft_p99_error_ms).into(),
+            fine(point.itl_p99_error_ms).into(),
+            percent(point.bounds_only_share).into(),
+            percent(Some(point.cpu_share)).into(),
+        ]);
+    }
+    table
 }

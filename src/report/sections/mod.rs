@@ -1,6 +1,6 @@
 //! The sections of a report: one file each, and one line in `SECTIONS`.
 
-mod client;
+pub(crate) mod client;
 mod compare;
 mod definitions;
 mod engine;
