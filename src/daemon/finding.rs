@@ -16,6 +16,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Finding {
     pub(crate) why: Why,
+    /// What the times of its timeline count from, until they are moved.
+    pub(crate) began: Option<MonoNs>,
     /// The state it was in when the reason to stop came.
     pub(crate) during: String,
     /// What the last look at it showed.
@@ -48,6 +50,7 @@ impl Finding {
     pub(super) fn empty(why: Why) -> Self {
         Self {
             why,
+            began: None,
             during: "launching".into(),
             signals: Vec::new(),
             silence: None,
@@ -71,7 +74,8 @@ impl Finding {
     }
 
     /// Moves the timeline, which began when the guard was started, to where the attempt began.
-    pub(super) fn shift(&mut self, began: ClockAnchor, from: MonoNs) {
+    pub(super) fn shift(&mut self, began: ClockAnchor) {
+        let Some(from) = self.began.take() else { return };
         let by = milliseconds(MonoNs::new(began.mono_ns), from);
         for entry in &mut self.timeline {
             entry.at_ms += by;

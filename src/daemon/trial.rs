@@ -267,7 +267,7 @@ async fn on_gpus(
         None => None,
     };
     let mut finding = result?;
-    finding.shift(here.anchor, launched_at);
+    finding.shift(here.anchor);
     finding
         .note(here.anchor, no_gpu.map(|text| (launched_at, format!("no GPU telemetry: {text}"))));
     if let Some(released) = released {

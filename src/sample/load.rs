@@ -4,7 +4,7 @@ use crate::clock;
 use crate::run::host::HostSample;
 use crate::units::{MonoNs, count_f64, ns_to_ms};
 use std::collections::HashMap;
-use sysinfo::{Disks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{DiskRefreshKind, Disks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Whose processes are whose.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,10 @@ impl HostSampler {
         };
         let cpu_ms: HashMap<i32, u64> = all.iter().filter_map(time).collect();
         if let Some(disks) = &mut self.disks {
-            disks.refresh(false);
+            // Without looking for new ones, which costs more than all the rest.
+            for disk in disks.iter_mut() {
+                disk.refresh_specifics(DiskRefreshKind::nothing().with_io_usage());
+            }
         }
         let last = self.last.replace(Last { at, cpu_ms })?;
         let now = self.last.as_ref()?;

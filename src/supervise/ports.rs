@@ -4,9 +4,12 @@
 //! below the kernel's ephemeral range, so that no outgoing connection can take one in between.
 
 use super::tree::Process;
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, listen, setsockopt, socket,
+    sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -36,6 +39,18 @@ fn can_bind(port: u16) -> bool {
         listen(&fd, nix::sys::socket::Backlog::new(1)?)
     };
     bound().is_ok()
+}
+
+/// Whether a connection to it would be taken. The kernel's table of sockets, which says whose it is,
+/// costs milliseconds to read; this costs next to nothing.
+pub(crate) fn takes_connections(port: u16) -> bool {
+    let connected = || -> nix::Result<()> {
+        let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&fd, sockopt::SendTimeout, &TimeVal::milliseconds(20))?;
+        connect(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, port))
+    };
+    // A backlog that is full is somebody's.
+    !matches!(connected(), Err(Errno::ECONNREFUSED))
 }
 
 /// Inodes of the sockets that listen on the port, whatever the address.
@@ -112,13 +127,13 @@ mod tests {
     fn a_port_someone_listens_on_is_not_free_and_its_owner_is_known() {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        assert!(!is_free(port));
+        assert!(!is_free(port) && takes_connections(port));
         let me = i32::try_from(std::process::id()).unwrap();
         let mine: Vec<_> = tree::all().into_iter().filter(|p| p.pid == me).collect();
         assert_eq!(listener(port, &mine), Listener::Ours);
         assert_eq!(listener(port, &[]), Listener::Foreign);
         drop(socket);
-        assert!(is_free(port));
+        assert!(is_free(port) && !takes_connections(port));
         assert_eq!(listener(port, &mine), Listener::Nobody);
     }
 

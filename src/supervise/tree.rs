@@ -5,7 +5,11 @@
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+
+/// More than the one line of `stat` can have: a name and some fifty numbers.
+const STAT_BYTES: usize = 2048;
 
 /// A process as `/proc/PID/stat` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +41,10 @@ pub(crate) fn parse_stat(text: &str) -> Option<Process> {
 }
 
 pub(crate) fn read(pid: i32) -> Option<Process> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    // One read: this is done for every process of the machine, again and again.
+    let mut buffer = [0; STAT_BYTES];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
+    parse_stat(&String::from_utf8_lossy(buffer.get(..length)?))
 }
 
 /// Every process, zombies too.

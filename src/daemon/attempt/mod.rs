@@ -179,7 +179,7 @@ impl<'a> Shell<'a> {
             stopping_at: None,
             port_free: false,
             marked_killed: 0,
-            finding: Finding::empty(Why::Completed),
+            finding: Finding { began: Some(began), ..Finding::empty(Why::Completed) },
         }
     }
 
@@ -252,7 +252,7 @@ impl<'a> Shell<'a> {
         }
         if !stopping {
             // An attempt shorter than the sampling interval has a figure, too.
-            self.samplers.tick(self.guard.pid());
+            self.samplers.state_changed(self.guard.pid());
         }
         if matches!(before, State::Proving) && !stopping {
             self.finding.time_to_ready = self.launched_at.map(|at| now.since(at));

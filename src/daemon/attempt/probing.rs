@@ -3,6 +3,7 @@
 //! What was met becomes an event; the machine's deadlines bound every question.
 
 use super::Shell;
+use crate::clock;
 use crate::supervise::ports::{self, Listener};
 use crate::supervise::probe;
 use crate::supervise::state::Event;
@@ -11,6 +12,12 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const PROBE_EVERY: Duration = Duration::from_millis(200);
+const PROBE_SELDOM: Duration = Duration::from_secs(1);
+
+/// Between one question and the next: the time to ready is known to the fiftieth part of it.
+fn pause(waited: Duration) -> Duration {
+    (waited / 50).clamp(PROBE_EVERY, PROBE_SELDOM)
+}
 
 impl Shell<'_> {
     pub(super) fn abort_probe(&mut self) {
@@ -33,6 +40,7 @@ impl Shell<'_> {
                     return;
                 }
             };
+            let began = clock::now();
             loop {
                 let event = match listens(port, guard).await {
                     Some(refusal) => refusal,
@@ -50,7 +58,7 @@ impl Shell<'_> {
                 if events.send(event).is_err() || done {
                     return;
                 }
-                sleep(PROBE_EVERY).await;
+                sleep(pause(clock::now().since(began))).await;
             }
         }));
     }
@@ -73,6 +81,10 @@ impl Shell<'_> {
 /// `None` when the port's listener is one of the engine's own processes.
 async fn listens(port: u16, guard: Option<i32>) -> Option<Event> {
     let look = || {
+        // The cheap question first: while a model is loaded, nobody listens.
+        if !ports::takes_connections(port) {
+            return Listener::Nobody;
+        }
         let ours = guard.map(|guard| tree::descendants(&tree::all(), guard)).unwrap_or_default();
         ports::listener(port, &ours)
     };

@@ -6,26 +6,37 @@
 use super::AttemptPlan;
 use super::asking::Asking;
 use super::host_watch::HostWatch;
+use crate::clock;
 use crate::load::message::LoadPlan;
 use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
 use crate::run::signal::{Signal, Source};
 use crate::sample::memory::MemorySampler;
 use crate::store::dirs::AttemptDir;
-use crate::supervise::tree;
+use crate::supervise::tree::{self, Process};
 use crate::units::MonoNs;
 use std::time::Duration;
 
 /// How often `tick` is called.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// How old a snapshot of the processes may be.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The samplers of one attempt.
 pub(super) struct Samplers {
     memory: MemorySampler,
     host: HostWatch,
     asking: Asking,
+    processes: Option<Processes>,
     /// Samples that could not be kept.
     problems: Vec<String>,
+}
+
+/// A snapshot of the machine's processes: reading it each second would cost more than all the rest.
+struct Processes {
+    at: MonoNs,
+    all: Vec<Process>,
+    engine: Vec<Process>,
 }
 
 /// What they came to.
@@ -44,18 +55,30 @@ impl Samplers {
             memory: MemorySampler::new(),
             host: HostWatch::new(dir),
             asking: Asking::new(plan, dir),
+            processes: None,
             problems: Vec::new(),
         }
     }
 
-    /// Once a second, and at each change of state while the engine is meant to live.
+    /// Once a second.
     pub(super) fn tick(&mut self, guard: Option<i32>) {
-        if let Some(guard) = guard {
+        let Some(guard) = guard else { return };
+        let now = clock::now();
+        let recent = |seen: &Processes| now.since(seen.at) < LOOK_EVERY;
+        let seen = self.processes.take().filter(recent).unwrap_or_else(|| {
             let all = tree::all();
             let engine = tree::descendants(&all, guard);
-            self.memory.sample(&engine.iter().map(|process| process.pid).collect::<Vec<_>>());
-            self.host.tick(&all, &engine);
-        }
+            Processes { at: now, all, engine }
+        });
+        self.memory.sample(&seen.engine.iter().map(|process| process.pid).collect::<Vec<_>>());
+        self.host.tick(&seen.all, &seen.engine);
+        self.processes = Some(seen);
+    }
+
+    /// At each change of state while the engine is meant to live: there may be other processes.
+    pub(super) fn state_changed(&mut self, guard: Option<i32>) {
+        self.processes = None;
+        self.tick(guard);
     }
 
     /// The engine has generated its first token; warm-up or the first phase comes next.
@@ -69,8 +92,9 @@ impl Samplers {
     }
 
     /// A load process was started: the warm-up's or a phase's.
-    #[expect(clippy::unused_self, reason = "no sampler begins here yet")]
-    pub(super) fn load_started(&mut self, _plan: &LoadPlan, _warmup: bool) {}
+    pub(super) fn load_started(&mut self, _plan: &LoadPlan, _warmup: bool) {
+        self.processes = None;
+    }
 
     /// It has said its last word: what it measured, or `None` if it ended without a result.
     pub(super) fn load_ended(
