@@ -13,7 +13,10 @@ use std::sync::mpsc;
 fn open(plan: &mut LoadPlan, at_ms: impl Iterator<Item = u64>, most: u32) {
     plan.users = most;
     plan.pattern = LoadPattern::Open {
-        schedule: OpenLoop::Offsets(at_ms.map(|ms| ms * MS).collect()),
+        schedule: OpenLoop::Trace {
+            offsets: at_ms.map(|ms| ms * MS).collect(),
+            lengths: Vec::new(),
+        },
         seed: 1,
         kept: plan.records.with_extension("csv"),
     };

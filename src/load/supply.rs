@@ -6,11 +6,12 @@
 //!
 //! Invariant: a user's requests come in the order of turns, each once.
 
-use super::message::LoadPlan;
+use super::message::{LoadPattern, LoadPlan};
 use super::request::RequestTemplate;
 use crate::engine::def::PromptField;
 use crate::seed::Seed;
 use crate::workload::prompts::{PromptError, Prompter};
+use crate::workload::schedule::OpenLoop;
 use nix::sys::eventfd::EventFd;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// What the user says, where it may be a turn of a conversation, and where in it, from 0.
     pub(crate) said: Option<(u32, String)>,
+    pub(crate) output_tokens: u32,
     pub(crate) prompt_tokens: u32,
     /// Absent where the server's own template is around the prompt.
     pub(crate) prompt_tokens_expected: Option<u32>,
@@ -47,11 +49,17 @@ struct Maker {
     template: RequestTemplate,
     prompt: PromptField,
     output_tokens: u32,
+    /// An open loop may have lengths of its own for each request.
+    schedule: Option<OpenLoop>,
 }
 
 impl Maker {
     fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
-        let prompt = self.prompter.prompt(user, turn)?;
+        let own = self.schedule.as_ref().and_then(|schedule| schedule.lengths(turn));
+        let (prompt, output_tokens) = match own {
+            Some([prompt, output]) => (self.prompter.prompt_of(user, turn, prompt)?, output),
+            None => (self.prompter.prompt(user, turn)?, self.output_tokens),
+        };
         let said = self.prompter.place(user, turn).map(|at| (at, prompt.text.clone()));
         let (expected, ids) = match self.prompt {
             PromptField::Text(_) => (prompt.total_tokens, Vec::new()),
@@ -63,7 +71,8 @@ impl Maker {
         Ok(Prepared {
             turn,
             said,
-            bytes: self.template.bytes(&prompt.text, &ids, self.output_tokens)?,
+            bytes: self.template.bytes(&prompt.text, &ids, output_tokens)?,
+            output_tokens,
             prompt_tokens: prompt.content_tokens,
             prompt_tokens_expected: expected,
         })
@@ -103,6 +112,10 @@ impl Supply {
             template: RequestTemplate::new(plan)?,
             prompt: plan.request.draft.prompt.clone(),
             output_tokens: plan.request.output_tokens,
+            schedule: match &plan.pattern {
+                LoadPattern::Open { schedule, .. } => Some(schedule.clone()),
+                LoadPattern::Closed { .. } => None,
+            },
         };
         let (lanes, requests) = match scheduled {
             Some(all) => (1, u32::try_from(all).unwrap_or(u32::MAX)),

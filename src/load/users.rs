@@ -148,7 +148,7 @@ impl Driver {
             scheduled,
             prompt_tokens: request.prompt_tokens,
             prompt_tokens_expected: request.prompt_tokens_expected,
-            output_tokens: self.plan.request.output_tokens,
+            output_tokens: request.output_tokens,
             done_marker: self.plan.request.done_marker,
             keeps_text: request.said.is_some(),
         };

@@ -2,6 +2,7 @@
 
 use super::def::{Deadlines, Pattern, Phase, Warmup};
 use super::pattern::phase;
+use super::variants::Surroundings;
 use crate::form::Fields;
 use crate::run::search::level_of;
 use std::num::NonZeroU32;
@@ -46,14 +47,18 @@ pub(super) fn warmup(fields: Option<&Fields<'_>>, most_users: Option<NonZeroU32>
     Warmup { requests, users: users.unwrap_or(most_users.min(at_most)) }
 }
 
-pub(super) fn phases(fields: &Fields<'_>, deadlines: &Deadlines) -> Vec<Phase> {
+pub(super) fn phases(
+    fields: &Fields<'_>,
+    deadlines: &Deadlines,
+    around: &Surroundings<'_>,
+) -> Vec<Phase> {
     let tables = fields.required("phases").tables();
     if fields.optional("phases").is_list() && tables.is_empty() {
         fields.optional("phases").problem("is an empty list", None);
     }
     let mut phases: Vec<Phase> = Vec::new();
     for table in &tables {
-        let Some(phase) = phase(table, deadlines) else { continue };
+        let Some(phase) = phase(table, deadlines, around) else { continue };
         if phases.iter().any(|other| other.name == phase.name) {
             let name = table.optional("name");
             let message = format!("another phase has the name `{}`", phase.name);

@@ -20,5 +20,6 @@ pub(crate) mod preflight;
 mod program;
 mod search;
 pub(crate) mod smoke;
+mod trace;
 mod variants;
 mod workload;

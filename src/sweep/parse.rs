@@ -59,7 +59,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         plan
     });
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
-    let phases = load::phases(fields, &deadlines);
+    let phases = load::phases(fields, &deadlines, around);
     check_conversations(workload.as_ref(), &phases, &fields.optional("workload"));
     let most_users = phases.iter().map(load::usual_users).max();
     let smoke_first = smoke::first(fields.optional("smoke").table().as_ref());

@@ -2,8 +2,9 @@
 
 use super::def::{Deadlines, Pattern, Phase};
 use super::load::{MOST_REQUESTS, MOST_USERS, WARMUP_NAME, WEEK};
-use super::search;
-use crate::form::Fields;
+use super::variants::Surroundings;
+use super::{search, trace};
+use crate::form::{Field, Fields};
 use crate::ids::Name;
 use crate::workload::schedule::{Arrivals, OpenLoop, Stage};
 use serde::Deserialize;
@@ -20,7 +21,21 @@ struct Least {
     duration: Option<Duration>,
 }
 
-pub(super) fn phase(fields: &Fields<'_>, deadlines: &Deadlines) -> Option<Phase> {
+pub(super) fn phase(
+    fields: &Fields<'_>,
+    deadlines: &Deadlines,
+    around: &Surroundings<'_>,
+) -> Option<Phase> {
+    if fields.optional("trace").is_there() {
+        let (users, pattern) = trace::read(fields, around, deadlines.phase);
+        return Some(Phase {
+            name: phase_name(fields.required("name"))?,
+            users: users?,
+            pattern: pattern?,
+            min_requests: 0,
+            min_duration: Duration::ZERO,
+        });
+    }
     let searches = fields.optional("search").is_there();
     let stages = fields.optional("stages").is_there();
     let open = stages || fields.optional("rate").is_there();
@@ -72,9 +87,7 @@ fn open_loop(fields: &Fields<'_>, least: &Least) -> (Option<NonZeroU32>, Option<
         let help = "a closed loop has `users`, an open loop `rate` or `stages`".to_owned();
         fields.optional("users").problem("a phase with a rate has no users", Some(help));
     }
-    let in_flight = fields.optional("max_in_flight");
-    let most =
-        if in_flight.is_there() { in_flight.count(MOST_USERS) } else { NonZeroU32::new(IN_FLIGHT) };
+    let most = in_flight(fields);
     let arrivals = arrivals(fields);
     let schedule = if fields.optional("stages").is_there() {
         let both = fields.optional("rate");
@@ -98,6 +111,21 @@ fn open_loop(fields: &Fields<'_>, least: &Least) -> (Option<NonZeroU32>, Option<
         })
     };
     (most, schedule.map(Pattern::Open))
+}
+
+/// The most that may be in flight.
+pub(super) fn in_flight(fields: &Fields<'_>) -> Option<NonZeroU32> {
+    let field = fields.optional("max_in_flight");
+    if field.is_there() { field.count(MOST_USERS) } else { NonZeroU32::new(IN_FLIGHT) }
+}
+
+/// A name that is not the warm-up's.
+fn phase_name(field: Field<'_>) -> Option<Name> {
+    let name = field.name()?;
+    if name.as_str() == WARMUP_NAME {
+        field.problem(format!("`{WARMUP_NAME}` is the warm-up's name"), None);
+    }
+    Some(name)
 }
 
 fn arrivals(fields: &Fields<'_>) -> Option<Arrivals> {

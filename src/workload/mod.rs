@@ -3,4 +3,5 @@
 pub(crate) mod prompts;
 pub(crate) mod schedule;
 pub(crate) mod shape;
+pub(crate) mod trace;
 mod words;

@@ -99,12 +99,22 @@ impl Prompter {
 
     /// The prompt of this user's turn.
     pub(crate) fn prompt(&self, user: u32, turn: u32) -> Result<Prompt, PromptError> {
-        let seed = self.seed.nth(user.into()).nth(turn.into());
-        let mut stream = seed.stream();
         let tokens = match &self.shape {
-            Shape::Mixed(lengths) => lengths.draw(seed),
+            Shape::Mixed(lengths) => lengths.draw(self.seed.nth(user.into()).nth(turn.into())),
             Shape::Random | Shape::Rag { .. } | Shape::Conversations { .. } => self.tokens,
         };
+        self.prompt_of(user, turn, tokens)
+    }
+
+    /// The same of another length.
+    pub(crate) fn prompt_of(
+        &self,
+        user: u32,
+        turn: u32,
+        tokens: u32,
+    ) -> Result<Prompt, PromptError> {
+        let seed = self.seed.nth(user.into()).nth(turn.into());
+        let mut stream = seed.stream();
         let document = self.document(seed);
         for _ in 0..MAX_DRAWS {
             if let Some(text) = self.draw(tokens, &document, &mut stream)? {

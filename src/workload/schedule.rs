@@ -43,8 +43,8 @@ pub(crate) enum OpenLoop {
     Rate { arrivals: Arrivals, rate_per_s: f64, min_requests: u32, min_seconds: f64 },
     /// One rate after another.
     Stages { arrivals: Arrivals, stages: Vec<Stage> },
-    /// At these offsets: a trace.
-    Offsets(Vec<u64>),
+    /// As a trace has it: nanoseconds from the start, and tokens of prompt and answer of each.
+    Trace { offsets: Vec<u64>, lengths: Vec<[u32; 2]> },
 }
 
 impl OpenLoop {
@@ -62,8 +62,14 @@ impl OpenLoop {
                     .collect()
             }
             Self::Stages { arrivals, stages } => along(stages, Gaps::new(*arrivals, seed)),
-            Self::Offsets(offsets) => offsets.clone(),
+            Self::Trace { offsets, .. } => offsets.clone(),
         }
+    }
+
+    /// Tokens of the prompt and the answer of the n-th request, where it says so.
+    pub(crate) fn lengths(&self, n: u32) -> Option<[u32; 2]> {
+        let Self::Trace { lengths, .. } = self else { return None };
+        lengths.get(usize::try_from(n).ok()?).copied()
     }
 
     /// How long it takes at its mean rate.
@@ -73,7 +79,7 @@ impl OpenLoop {
                 min_seconds.max(f64::from(*min_requests) / rate_per_s)
             }
             Self::Stages { stages, .. } => stages.iter().map(|stage| stage.seconds).sum(),
-            Self::Offsets(offsets) => {
+            Self::Trace { offsets, .. } => {
                 return Duration::from_nanos(offsets.last().copied().unwrap_or(0));
             }
         };
@@ -87,7 +93,9 @@ impl OpenLoop {
                 f64::from(*min_requests).max(rate_per_s * min_seconds)
             }
             Self::Stages { stages, .. } => stages.iter().map(|s| s.rate_per_s * s.seconds).sum(),
-            Self::Offsets(offsets) => count_f64(u64::try_from(offsets.len()).unwrap_or(u64::MAX)),
+            Self::Trace { offsets, .. } => {
+                count_f64(u64::try_from(offsets.len()).unwrap_or(u64::MAX))
+            }
         }
     }
 
@@ -104,7 +112,9 @@ impl OpenLoop {
                     .collect();
                 format!("{} requests/s, {}", rates.join(", then "), arrivals.describe())
             }
-            Self::Offsets(offsets) => format!("{} requests at the times of a trace", offsets.len()),
+            Self::Trace { offsets, .. } => {
+                format!("{} requests at the times of a trace", offsets.len())
+            }
         }
     }
 }

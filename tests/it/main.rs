@@ -37,4 +37,5 @@ mod search;
 mod smoke;
 mod stopping;
 mod tidy;
+mod trace;
 mod walks;

@@ -192,7 +192,7 @@ impl Bench {
     pub(super) fn rate(&self) -> Option<f64> {
         match self.open {
             Some(OpenLoop::Rate { rate_per_s, .. }) => Some(rate_per_s),
-            Some(OpenLoop::Stages { .. } | OpenLoop::Offsets(_)) | None => None,
+            Some(OpenLoop::Stages { .. } | OpenLoop::Trace { .. }) | None => None,
         }
     }
 
