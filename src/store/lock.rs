@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
+
+/// How often, and with what pauses, a dead holder's lock is asked for: 2 s in all.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Who works, or worked, on a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +37,24 @@ pub(crate) enum Asked {
     Held(Option<Holder>),
 }
 
-/// Takes the lock of the file at `path`, which is made when it is not there.
+/// Takes the lock of the file at `path`, which is made when it is not there. Blocks for a moment
+/// where its holder is dead: a child that it was starting has the lock until it is another program.
 pub(crate) fn take(path: &Path) -> Result<Asked, StoreError> {
+    for _ in 0..TRIES {
+        match try_once(path)? {
+            Asked::Held(Some(holder)) if !is_alive(holder.pid) => std::thread::sleep(PAUSE),
+            asked => return Ok(asked),
+        }
+    }
+    try_once(path)
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid).map(nix::unistd::Pid::from_raw);
+    !pid.is_ok_and(|pid| nix::sys::signal::kill(pid, None) == Err(Errno::ESRCH))
+}
+
+fn try_once(path: &Path) -> Result<Asked, StoreError> {
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -80,5 +101,24 @@ mod tests {
         assert_eq!(holder.pid, std::process::id());
         drop(lock);
         assert!(matches!(take(&path).unwrap(), Asked::Taken(_)));
+    }
+
+    #[test]
+    fn a_dead_holders_lock_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let Asked::Taken(lock) = take(&path).unwrap() else { panic!("nobody holds it") };
+        assert!(matches!(take(&path).unwrap(), Asked::Held(_)));
+        // As if its holder had died in the middle of starting a child.
+        let mut dead = std::process::Command::new("true").spawn().unwrap();
+        dead.wait().unwrap();
+        let holder = serde_json::json!({ "pid": dead.id(), "sweepd": "", "since": "" });
+        std::fs::write(&path, holder.to_string()).unwrap();
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(lock);
+        });
+        assert!(matches!(take(&path).unwrap(), Asked::Taken(_)));
+        child.join().unwrap();
     }
 }

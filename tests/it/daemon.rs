@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A daemon under way. It is killed when the test is over.
 pub(crate) struct Daemon {
@@ -75,12 +75,19 @@ impl Daemon {
 
     #[track_caller]
     pub(crate) fn until_ready(&self) {
-        let ready = || {
-            let status = self.try_ask("GET", "/v1/status", "")?.json();
+        let by = Instant::now() + Duration::from_secs(60);
+        loop {
+            let status = self.try_ask("GET", "/v1/status", "").map(|answer| answer.json());
             // A stale socket of a dead daemon does not answer.
-            (status["pid"] == self.child.id() && status["state"] != "starting").then_some(())
-        };
-        eventually(Duration::from_secs(60), &format!("ready; {}", self.log()), ready);
+            if let Some(status) = &status
+                && status["pid"] == self.child.id()
+                && status["state"] != "starting"
+            {
+                return;
+            }
+            assert!(Instant::now() < by, "not ready: {status:?}; {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub(crate) fn log(&self) -> String {
