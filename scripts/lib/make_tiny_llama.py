@@ -137,7 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("folder", type=pathlib.Path)
     for name, default in [
-        ("hidden", 64), ("layers", 2), ("heads", 4), ("kv-heads", 2), ("inter", 128),
+        ("hidden", 128), ("layers", 2), ("heads", 4), ("kv-heads", 2), ("inter", 256),
         ("vocabulary", 2048), ("context", 8192), ("seed", 0),
     ]:
         parser.add_argument(f"--{name}", type=int, default=default)
