@@ -306,22 +306,30 @@ fn every_fault_in_every_state_has_the_outcome_that_the_table_says() {
     let only = std::env::var("SWEEPD_TEST_FAULT").unwrap_or_default();
     let rows: Vec<&Row> = table.row.iter().filter(|row| row.title().contains(&only)).collect();
     let queue = Mutex::new(rows.iter());
-    let wrong = Mutex::new(Vec::new());
+    let check = |row: &Row| {
+        std::panic::catch_unwind(|| row.check())
+            .unwrap_or_else(|_| vec!["it panicked: see above".to_owned()])
+    };
+    let again = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let Some(row) = queue.lock().unwrap().next() else { return };
-                    let problems = std::panic::catch_unwind(|| row.check())
-                        .unwrap_or_else(|_| vec!["it panicked: see above".to_owned()]);
-                    if !problems.is_empty() {
-                        let text = format!("== {}\n{}", row.title(), problems.join("\n"));
-                        wrong.lock().unwrap().push(text);
+                    if !check(row).is_empty() {
+                        again.lock().unwrap().push(*row);
                     }
                 }
             });
         }
     });
-    let wrong = wrong.into_inner().unwrap();
+    // Beside many others an engine may be too slow for its own deadlines: once more, alone.
+    let again = again.into_inner().unwrap();
+    let wrong: Vec<String> = again
+        .into_iter()
+        .map(|row| (row, check(row)))
+        .filter(|(_, problems)| !problems.is_empty())
+        .map(|(row, problems)| format!("== {}\n{}", row.title(), problems.join("\n")))
+        .collect();
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n\n"));
 }
