@@ -164,7 +164,6 @@ async fn run_attempt(
     };
     let ending = verdict::ending(&finding, &variant.engine.log, context.version(&variant.name));
     let ending = context.stopping.in_its_words(ending);
-    let completed = ending == Ending::Completed;
     let found = std::mem::take(&mut finding.searches);
     let searches = search::ended(found, finding.failed_phase.as_ref(), &ending);
     let outcome = AttemptOutcome {
@@ -183,7 +182,7 @@ async fn run_attempt(
         kernel: finding.report.as_ref().map(|report| report.kernel.clone()),
         teardown: verdict::teardown(&finding),
         effective: finding.effective,
-        failed_phase: finding.failed_phase.filter(|_| !completed),
+        failed_phase: finding.failed_phase,
         searches,
         phases: finding.phases.into_iter().map(|facts| facts.phase).collect(),
         timeline: finding.timeline,

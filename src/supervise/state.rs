@@ -44,6 +44,7 @@ pub(crate) enum State {
     /// It lives and makes no progress: evidence is taken before it is ended.
     Examining {
         why: Why,
+        was_ready: bool,
     },
     Stopping {
         why: Why,
@@ -158,8 +159,9 @@ impl Attempt {
     pub(crate) fn on(self, event: Event, now: MonoNs, limits: &Limits) -> Step {
         match &self.state {
             State::Ended { .. } => (self, Vec::new()),
-            State::Examining { .. } => self.examining(event, now, limits),
-            State::Stopping { .. } | State::Verifying { .. } => self.ending(event, now, limits),
+            State::Examining { .. } | State::Stopping { .. } | State::Verifying { .. } => {
+                self.ending(event, now, limits)
+            }
             State::Launching
             | State::Loading
             | State::Proving
@@ -210,8 +212,7 @@ impl Attempt {
             (_, Event::GpuTrouble { symptom }) => self.stop(failed(symptom), now, limits),
             (_, Event::GuardEnded | Event::GuardLost) => {
                 let reason = "the guard process ended before it was told to".into();
-                self.state = State::Stopping { why: Why::Broken { reason } };
-                self.verify(now, limits, vec![Action::StopLoad])
+                self.verify(Why::Broken { reason }, now, limits, vec![Action::StopLoad])
             }
             (_, Event::CancelAsked { reason }) => self.stop(Why::Cancelled { reason }, now, limits),
             (_, Event::Tick) if now >= self.deadline => {
@@ -233,49 +234,38 @@ impl Attempt {
         }
     }
 
-    /// It lives, but it is given up. What ends the look early ends the engine, too.
-    fn examining(mut self, event: Event, now: MonoNs, limits: &Limits) -> Step {
-        let State::Examining { why } = &self.state else { return (self, Vec::new()) };
-        let why = why.clone();
-        match event {
-            Event::Examined | Event::CancelAsked { .. } => self.stop(why, now, limits),
-            Event::Tick if now >= self.deadline => self.stop(why, now, limits),
-            Event::LeaderExited { status } => {
-                let symptom = Symptom::Exited { status, was_ready: true };
-                let why = if is_explained_by_its_end(&why) { failed(symptom) } else { why };
-                self.stop(why, now, limits)
-            }
-            Event::GuardEnded | Event::GuardLost => {
-                self.state = State::Stopping { why };
-                self.verify(now, limits, vec![Action::StopLoad])
-            }
-            Event::Launched
-            | Event::LaunchFailed { .. }
-            | Event::EndpointAnswered
-            | Event::ForeignListener { .. }
-            | Event::ProbeFailed { .. }
-            | Event::TokenGenerated
-            | Event::LoadDone { .. }
-            | Event::LoadBroken { .. }
-            | Event::GpuTrouble { .. }
-            | Event::PortChecked
-            | Event::Tick => (self, Vec::new()),
-        }
-    }
-
-    /// After the first reason to stop, which is kept.
+    /// After the first reason to stop, which is kept. What ends a look early ends the engine, too.
     fn ending(mut self, event: Event, now: MonoNs, limits: &Limits) -> Step {
         match (&self.state, event) {
-            (State::Stopping { .. }, Event::GuardEnded | Event::GuardLost) => {
-                self.verify(now, limits, Vec::new())
+            (State::Examining { why, .. }, Event::Examined | Event::CancelAsked { .. }) => {
+                let why = why.clone();
+                self.stop(why, now, limits)
+            }
+            (State::Examining { why, .. }, Event::Tick) if now >= self.deadline => {
+                let why = why.clone();
+                self.stop(why, now, limits)
+            }
+            (State::Examining { why, was_ready }, Event::LeaderExited { status }) => {
+                let symptom = Symptom::Exited { status, was_ready: *was_ready };
+                let why = if is_explained_by_its_end(why) { failed(symptom) } else { why.clone() };
+                self.stop(why, now, limits)
+            }
+            (State::Examining { why, .. }, Event::GuardEnded | Event::GuardLost) => {
+                let why = why.clone();
+                self.verify(why, now, limits, vec![Action::StopLoad])
+            }
+            (State::Stopping { why }, Event::GuardEnded | Event::GuardLost) => {
+                let why = why.clone();
+                self.verify(why, now, limits, Vec::new())
             }
             // Asked twice: no more grace.
             (State::Stopping { .. }, Event::CancelAsked { .. }) if !self.kill_asked => {
                 self.kill_asked = true;
                 (self, vec![Action::KillEngine])
             }
-            (State::Stopping { .. }, Event::Tick) if now >= self.deadline => {
-                self.verify(now, limits, Vec::new())
+            (State::Stopping { why }, Event::Tick) if now >= self.deadline => {
+                let why = why.clone();
+                self.verify(why, now, limits, Vec::new())
             }
             (State::Verifying { why }, Event::PortChecked) => {
                 self.state = State::Ended { why: why.clone() };
@@ -334,7 +324,7 @@ impl Attempt {
         if !matches!(why, Why::Failed { .. }) {
             return self.stop(why, now, limits);
         }
-        self.state = State::Examining { why };
+        self.state = State::Examining { why, was_ready: self.is_ready() };
         self.deadline = now.plus(limits.examine);
         (self, vec![Action::Examine])
     }
@@ -346,10 +336,8 @@ impl Attempt {
         (self, vec![Action::StopLoad, Action::StopEngine])
     }
 
-    fn verify(mut self, now: MonoNs, limits: &Limits, mut actions: Vec<Action>) -> Step {
-        if let State::Stopping { why } = self.state {
-            self.state = State::Verifying { why };
-        }
+    fn verify(mut self, why: Why, now: MonoNs, limits: &Limits, mut actions: Vec<Action>) -> Step {
+        self.state = State::Verifying { why };
         self.deadline = now.plus(limits.verify);
         actions.push(Action::CheckPort);
         (self, actions)
@@ -378,7 +366,7 @@ impl Attempt {
             State::WarmingUp | State::Loaded { .. } => Why::Broken {
                 reason: "the load process did not end by the deadlines it was given".into(),
             },
-            State::Examining { why }
+            State::Examining { why, .. }
             | State::Stopping { why }
             | State::Verifying { why }
             | State::Ended { why } => why.clone(),

@@ -123,6 +123,19 @@ fn streams_that_end_an_instant_before_the_engine_are_its_end() {
 }
 
 #[test]
+fn an_engine_that_ends_while_it_is_looked_at_was_ready_only_if_it_had_generated() {
+    let status = ExitStatus::Code(1);
+    let (state, _) = walk(&[
+        (0, Event::Launched),
+        (1, Event::EndpointAnswered),
+        (11, Event::Tick),
+        (11, Event::LeaderExited { status }),
+    ]);
+    let symptom = Symptom::Exited { status, was_ready: false };
+    assert_eq!(state, State::Stopping { why: Why::Failed { symptom } });
+}
+
+#[test]
 fn a_second_cancel_kills() {
     let cancel = || Event::CancelAsked { reason: "Ctrl-C".into() };
     let (_, actions) = walk(&[(0, Event::Launched), (1, cancel()), (2, cancel()), (3, cancel())]);

@@ -118,7 +118,7 @@ impl Asking {
         moved(&self.samples, since)
     }
 
-    /// The engine is about to be told to stop: it is asked nothing more.
+    /// A reason to stop has come: the engine is asked nothing more.
     pub(super) fn end(&mut self) {
         self.collect();
         if let Some((_, task)) = self.metrics.take() {

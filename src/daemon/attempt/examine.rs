@@ -40,7 +40,9 @@ pub(super) async fn examine(subject: Subject) -> Vec<Signal> {
     let before = engine(subject.guard);
     let (health, ()) = tokio::join!(health(&subject.target), sleep(BETWEEN));
     let after = engine(subject.guard);
-    let mut text = stack::kernel_stacks(&after);
+    let seen = after.clone();
+    let stacks = tokio::task::spawn_blocking(move || stack::kernel_stacks(&seen)).await;
+    let mut text = stacks.unwrap_or_default();
     for process in after.iter().filter(|process| is_python(process)).take(DUMPED) {
         if let Some(dumper) = &subject.dumper {
             text.push_str(&python_stack(dumper, process.pid).await);

@@ -26,14 +26,13 @@ impl HostWatch {
         Self { sampler: HostSampler::new(), dir: dir.clone(), last: None, samples: Vec::new() }
     }
 
-    /// `all`: a snapshot of the machine's processes; `engine`: those of the attempt.
-    pub(super) fn tick(&mut self, all: &[Process], engine: &[Process]) {
+    pub(super) fn tick(&mut self, groups: &Groups) {
         let now = clock::now();
         if self.last.is_some_and(|last| now.since(last) < LEAST) {
             return;
         }
         self.last = Some(now);
-        self.samples.extend(self.sampler.sample(&groups(all, engine)));
+        self.samples.extend(self.sampler.sample(groups));
     }
 
     /// A phase has ended: its samples become a file. What went wrong, in words.
@@ -51,8 +50,9 @@ impl HostWatch {
     }
 }
 
-/// Everything below this sweepd that is not the engine is its own: the load process apart.
-fn groups(all: &[Process], engine: &[Process]) -> Groups {
+/// Everything below this sweepd that is not the engine is its own: the load process apart. `all`: a
+/// snapshot of the machine's processes; `engine`: those of the attempt.
+pub(super) fn groups(all: &[Process], engine: &[Process]) -> Groups {
     let pids = |list: &[Process]| list.iter().map(|process| process.pid).collect::<Vec<_>>();
     let own = i32::try_from(std::process::id()).unwrap_or(0);
     let engine = pids(engine);

@@ -244,7 +244,10 @@ impl<'a> Shell<'a> {
         }
         if is_living(before) && stopping {
             self.finding.during = self.describe(before);
-            if let State::Loaded { phase } = before {
+            let completed = matches!(self.machine.state, State::Stopping { why: Why::Completed });
+            if let State::Loaded { phase } = before
+                && !completed
+            {
                 let plan = self.phases.get(*phase);
                 self.finding.failed_phase = plan.map(|plan| plan.phase.clone());
             }
@@ -315,6 +318,7 @@ impl<'a> Shell<'a> {
             }
             Action::KillEngine => self.guard.order(GuardOrder::Kill).await,
             Action::CheckPort => {
+                self.end_examination().await;
                 self.kill_marked();
                 self.spawn_port_check();
             }
@@ -326,7 +330,7 @@ impl<'a> Shell<'a> {
         let now = clock::now();
         let silent_since = MonoNs::new(now.get() - nanoseconds(self.plan.limits.stall));
         self.finding.silence = Some((silent_since, now));
-        let counters = self.samplers.counters(silent_since);
+        self.finding.signals = vec![self.samplers.counters(silent_since)];
         let subject = examine::Subject {
             guard: self.guard.pid(),
             target: self.plan.probe.clone(),
@@ -335,8 +339,7 @@ impl<'a> Shell<'a> {
         };
         let events = self.events.clone();
         self.examination = Some(tokio::spawn(async move {
-            let mut signals = vec![counters];
-            signals.extend(examine::examine(subject).await);
+            let signals = examine::examine(subject).await;
             events.send(Event::Examined).ok();
             signals
         }));
@@ -346,7 +349,7 @@ impl<'a> Shell<'a> {
     async fn end_examination(&mut self) {
         if let Some(mut task) = self.examination.take() {
             match timeout(EXAMINED, &mut task).await {
-                Ok(signals) => self.finding.signals = signals.unwrap_or_default(),
+                Ok(signals) => self.finding.signals.extend(signals.unwrap_or_default()),
                 Err(_) => task.abort(),
             }
         }
@@ -383,7 +386,7 @@ impl<'a> Shell<'a> {
         }
         let State::Ended { why } = self.machine.state else { return self.finding };
         Finding {
-            searches: self.searches.into_iter().filter_map(Seeking::outcome).collect(),
+            searches: self.searches.into_iter().map(Seeking::outcome).collect(),
             why,
             port_free: self.port_free,
             marked_killed: self.marked_killed,

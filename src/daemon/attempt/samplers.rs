@@ -5,15 +5,16 @@
 
 use super::AttemptPlan;
 use super::asking::Asking;
-use super::host_watch::HostWatch;
+use super::host_watch::{HostWatch, groups};
 use crate::clock;
 use crate::load::message::LoadPlan;
 use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
 use crate::run::signal::{Signal, Source};
+use crate::sample::load::Groups;
 use crate::sample::memory::MemorySampler;
 use crate::store::dirs::AttemptDir;
-use crate::supervise::tree::{self, Process};
+use crate::supervise::tree;
 use crate::units::MonoNs;
 use std::time::Duration;
 
@@ -35,8 +36,7 @@ pub(super) struct Samplers {
 /// A snapshot of the machine's processes: reading it each second would cost more than all the rest.
 struct Processes {
     at: MonoNs,
-    all: Vec<Process>,
-    engine: Vec<Process>,
+    groups: Groups,
 }
 
 /// What they came to.
@@ -68,10 +68,10 @@ impl Samplers {
         let seen = self.processes.take().filter(recent).unwrap_or_else(|| {
             let all = tree::all();
             let engine = tree::descendants(&all, guard);
-            Processes { at: now, all, engine }
+            Processes { at: now, groups: groups(&all, &engine) }
         });
-        self.memory.sample(&seen.engine.iter().map(|process| process.pid).collect::<Vec<_>>());
-        self.host.tick(&seen.all, &seen.engine);
+        self.memory.sample(&seen.groups.engine);
+        self.host.tick(&seen.groups);
         self.processes = Some(seen);
     }
 
@@ -119,7 +119,7 @@ impl Samplers {
         Signal { source: Source::Counters, progress, seen: seen.to_owned() }
     }
 
-    /// The reason to stop has come; the engine is about to be told.
+    /// A reason to stop has come; the engine may be looked at once more before it is told.
     pub(super) fn engine_stopping(&mut self) {
         self.asking.end();
     }

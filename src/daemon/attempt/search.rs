@@ -78,10 +78,10 @@ impl Seeking {
         }
     }
 
-    /// What it came to; `None` if it was never begun.
-    pub(super) fn outcome(self) -> Option<SearchOutcome> {
+    /// What it came to; of one that never began, no run and `BrokenOff`.
+    pub(super) fn outcome(self) -> SearchOutcome {
         let end = self.end.unwrap_or(SearchEnd::BrokenOff);
-        Some(SearchOutcome { search: self.name, runs: self.runs, end })
+        SearchOutcome { search: self.name, runs: self.runs, end }
     }
 }
 

@@ -150,7 +150,10 @@ async fn report(dir: RunDir) -> Result<Summary, StoreError> {
 
 /// Takes the run's lock and checks its sweep against the machine as it is now.
 async fn open(dir: RunDir, id: RunId, outfit: &Outfit) -> Result<OpenRun, WorkError> {
-    let lock = match lock::take(&dir.file("lock"))? {
+    let file = dir.file("lock");
+    // A dead holder's is waited for.
+    let asked = tokio::task::spawn_blocking(move || lock::take(&file)).await;
+    let lock = match asked.map_err(|error| WorkError::CannotOpen(error.to_string()))?? {
         Asked::Taken(lock) => lock,
         Asked::Held(holder) => {
             let by = holder.map_or_else(String::new, |holder| format!(" {}", holder.pid));
