@@ -1,7 +1,7 @@
 //! What an engine leaves in `/dev/shm`: compared with what was there before it.
 //!
 //! A segment is removed only if it is the engine's beyond doubt and of no use to anybody: made while
-//! it ran, seen in the memory of one of its processes or marked with the pid of one, and in nobody's
+//! it ran, seen in the memory or the hands of one of its processes or marked with the pid of one, and in nobody's
 //! memory and nobody's hands now. Everything else is listed and left alone.
 
 use super::tree::{self, Process};
@@ -39,18 +39,23 @@ impl ShmWatch {
         self.made.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what made it readable.
-    pub(crate) fn take_made(&self) {
+    /// Takes what made it readable; whether there is a segment of which nobody knows whose it is.
+    pub(crate) fn take_made(&self) -> bool {
         if let Some(made) = &self.made {
             while made.read_events().is_ok_and(|events| !events.is_empty()) {}
         }
+        listed().iter().any(|(name, id)| self.is_new(name, *id) && !self.theirs.contains(id))
     }
 
-    /// Notes what these processes of the engine have in their memory and in their hands. Costs
-    /// nothing while the engine has made no segment.
+    fn is_new(&self, name: &str, id: Identity) -> bool {
+        self.before.get(name) != Some(&id)
+    }
+
+    /// Notes what these processes of the engine have in their memory and in their hands: nothing
+    /// while there is no new segment.
     pub(crate) fn look(&mut self, engine: &[Process]) {
         self.pids.extend(engine.iter().map(|process| process.pid));
-        if listed().iter().all(|(name, id)| self.before.get(name) == Some(id)) {
+        if !listed().iter().any(|(name, id)| self.is_new(name, *id)) {
             return;
         }
         for process in engine {
@@ -63,7 +68,7 @@ impl ShmWatch {
         let mut result = SharedMemory::default();
         let now = listed();
         let new: BTreeMap<_, _> =
-            now.into_iter().filter(|(name, id)| self.before.get(name) != Some(id)).collect();
+            now.into_iter().filter(|(name, id)| self.is_new(name, *id)).collect();
         if new.is_empty() {
             return result;
         }

@@ -154,8 +154,7 @@ impl Shell {
             if ready.output {
                 self.output.read(&mut self.voice);
             }
-            if ready.shared_memory {
-                self.watches.shm.take_made();
+            if ready.shared_memory && self.watches.shm.take_made() {
                 self.engine();
             }
             if ready.signal {
