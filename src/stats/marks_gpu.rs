@@ -1,6 +1,6 @@
 //! Marks that the GPUs and the host give a phase.
 
-use crate::run::gpu::Placement;
+use crate::run::gpu::{Placement, THROTTLED, throttle_names};
 use crate::run::gpu_phase::PhaseGpu;
 use crate::stats::data::PhaseData;
 use crate::stats::gpu::{GpuTrial, notes};
@@ -52,11 +52,11 @@ fn about_gpus(phase: &PhaseGpu, trial: Option<&GpuTrial>, began: MonoNs) -> Vec<
     }
     for gpu in &phase.gpus {
         if let Some(share) = gpu.throttled_share.filter(|share| *share > THROTTLED_LIMIT) {
-            let idle = "gpu_idle";
+            let held = throttle_names(THROTTLED);
             let reasons: Vec<String> = gpu
                 .throttle_shares
                 .iter()
-                .filter(|(name, _)| *name != idle && *name != "applications_clocks_setting")
+                .filter(|(name, _)| held.contains(name))
                 .map(|(name, share)| format!("{name} {:.0} %", share * 100.0))
                 .collect();
             let hot = gpu.temperature_max_c.map_or(String::new(), |c| format!(", at most {c} C"));
@@ -76,6 +76,10 @@ fn about_gpus(phase: &PhaseGpu, trial: Option<&GpuTrial>, began: MonoNs) -> Vec<
     for (uuid, energy) in notes(phase) {
         let note = energy.note.clone().unwrap_or_default();
         found.push((MarkCode::EnergyUncertain, format!("{uuid}: {note}")));
+    }
+    for gpu in phase.gpus.iter().filter(|gpu| gpu.samples > 0 && gpu.energy.is_none()) {
+        let text = format!("{}: neither its counter nor its power covers the phase", gpu.uuid);
+        found.push((MarkCode::EnergyUncertain, text));
     }
     let gap = phase.gpus.iter().filter_map(|gpu| gpu.largest_gap_ms).fold(0.0_f64, f64::max) / 1e3;
     if gap > GAP_LIMIT_S && trial.is_some() {
@@ -119,6 +123,13 @@ mod tests {
             samples: 40,
             largest_gap_ms: Some(130.0),
             throttled_share: Some(0.0),
+            energy: Some(Energy {
+                joules: 800.0,
+                source: EnergySource::Counter,
+                largest_gap_ms: Some(50.0),
+                valid: true,
+                note: None,
+            }),
             ..GpuFigures::default()
         }
     }

@@ -27,6 +27,8 @@ pub(super) const LAST_WORDS: Duration = Duration::from_millis(300);
 /// In ticks: the process list is read twice a second, PCIe throughput (20 ms of the driver's time) once.
 const PROCESSES_EVERY: u64 = 5;
 const SECOND: u64 = 10;
+/// A tick at which nothing is read that is not read at each.
+const BETWEEN: u64 = 1;
 
 pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> io::Result<()> {
     let file = OpenOptions::new().create(true).append(true).open(&plan.frames)?;
@@ -53,11 +55,7 @@ pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> 
     let every = Duration::from_millis(plan.every_ms.max(10));
     let mut next = clock::now();
     for tick in 0_u64.. {
-        for gpu in &mut gpus {
-            if let Some(sample) = gpu.sample(tick)? {
-                frames::write(&mut out, &sample)?;
-            }
-        }
+        sample(&mut gpus, tick, &mut out)?;
         if let Some(set) = &events {
             tell_xids(set, &gpus)?;
         }
@@ -74,7 +72,20 @@ pub(super) fn run(nvml: &Nvml, plan: &WatchPlan, orders: &Receiver<Request>) -> 
             Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    // What there is first: the driver may hang, and this process ends when its time is up.
+    out.flush()?;
+    // The last phase's end lies between two samples, too.
+    sample(&mut gpus, BETWEEN, &mut out)?;
     out.flush()
+}
+
+fn sample(gpus: &mut [Watched<'_>], tick: u64, out: &mut impl Write) -> io::Result<()> {
+    for gpu in gpus {
+        if let Some(sample) = gpu.sample(tick)? {
+            frames::write(out, &sample)?;
+        }
+    }
+    Ok(())
 }
 
 /// `None` where the driver tells no XIDs.
