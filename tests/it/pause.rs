@@ -156,15 +156,11 @@ fn the_truth_lies_within_the_bounds_of_a_client_that_was_stopped() {
             let (low, high) = (earliest[n] - SLACK_NS, latest[n] + SLACK_NS);
             assert!((low..=high).contains(&sends[n]), "token {n} of {reason}");
         }
-        // Those that queued up while it was stopped: a stamp that is called their own is so, by the
-        // check above, and where the kernel has merged segments there are only bounds.
+        // Those that queued up while it was stopped are in their bounds, by the check above: a stamp
+        // of their own where the kernel kept it, wider where it has merged segments.
         let during = |n: &usize| sends[*n] > stopped + SLACK_NS && sends[*n] < resumed - SLACK_NS;
         let queued: Vec<usize> = (0..TOKENS).filter(during).collect();
         assert!(queued.len() >= 4, "{queued:?}");
-        for n in &queued {
-            let late = latest[*n] - sends[*n] > SLACK_NS;
-            assert!(!late || earliest[*n] < latest[*n], "token {n} of {reason} claims to be exact");
-        }
         let exact = (0..TOKENS).filter(|n| earliest[*n] == latest[*n]).count();
         assert!(exact >= TOKENS / 2, "{exact} of {TOKENS} are exact");
     }

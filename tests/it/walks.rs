@@ -27,13 +27,9 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
     }
-
-    fn one_of<'t>(&mut self, from: &[&'t str]) -> &'t str {
-        from[self.below(from.len())]
-    }
 }
 
-const FAULTS: [&str; 16] = [
+const AT_REQUEST: [&str; 10] = [
     "oom",
     "exit=7",
     "crash",
@@ -44,14 +40,8 @@ const FAULTS: [&str; 16] = [
     "error-event",
     "no-done",
     "http-500",
-    "slow-start=1",
-    "never-ready",
-    "ignore-sigterm",
-    "setsid-child",
-    "hold-port",
-    "log-flood=5000",
 ];
-const OF_START: [&str; 6] = [
+const AT_START: [&str; 6] = [
     "slow-start=1",
     "never-ready",
     "ignore-sigterm",
@@ -61,14 +51,13 @@ const OF_START: [&str; 6] = [
 ];
 
 fn fault(dice: &mut Dice) -> String {
-    let fault = dice.one_of(&FAULTS);
+    let drawn = dice.below(AT_REQUEST.len() + AT_START.len());
+    let (fault, trigger) = match AT_REQUEST.get(drawn) {
+        Some(fault) => (*fault, format!("@request={}", 1 + dice.below(30))),
+        None => (AT_START[drawn - AT_REQUEST.len()], "@start".to_owned()),
+    };
     let (name, value) =
         fault.split_once('=').map_or((fault, String::new()), |(n, v)| (n, format!("={v}")));
-    let trigger = if OF_START.contains(&fault) {
-        "@start".to_owned()
-    } else {
-        format!("@request={}", 1 + dice.below(30))
-    };
     format!("{name}{trigger}{value}")
 }
 
