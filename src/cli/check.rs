@@ -1,14 +1,14 @@
 //! `sweepd check SWEEP`: everything that is wrong, or the plan. Nothing is launched without `--launch`.
 #![expect(clippy::print_stdout, reason = "the plan is what it prints")]
 
+use super::client::block_on;
 use super::launch::{self, Launches};
 use super::{input, room};
 use crate::daemon::estimate::{self, Took};
 use crate::daemon::learned;
-use crate::sweep::def::{Pattern, PlannedTrial, Sweep};
+use crate::sweep::def::{Pattern, Phase, PlannedTrial, Sweep};
 use crate::sweep::plan::{least_duration, least_trial, plan};
 use crate::sweep::smoke;
-use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,10 +37,8 @@ pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::
     room::check(&sweep, &root)?;
     let problems = gpu_problems(&sweep)?;
     // What the GPUs would refuse would refuse every launch.
-    let launches = match arguments.launch && problems.is_empty() {
-        true => Some(launch::run(input)?),
-        false => None,
-    };
+    let launches =
+        (arguments.launch && problems.is_empty()).then(|| launch::run(input)).transpose()?;
     let took = match &launches {
         Some(launches) => launches.took(),
         None => learned::of_earlier(&root, &sweep.name),
@@ -60,6 +58,9 @@ pub(super) fn run(arguments: &CheckArguments, folders: Vec<PathBuf>) -> anyhow::
         show(&sweep, &forecast, launches.as_ref());
         for problem in &problems {
             println!("  would fail: {problem}");
+        }
+        if arguments.launch && launches.is_none() {
+            println!("  nothing was launched: what would fail comes first");
         }
     }
     let all_work = launches.is_none_or(|launches| launches.all_work());
@@ -128,7 +129,11 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
             search.max_runs
         );
     }
-    println!("  at least {} by the phases' durations alone", humantime::format_duration(*least));
+    // How many runs a search takes is a guess.
+    let is_search = |phase: &Phase| matches!(phase.pattern, Pattern::Search(_));
+    let how_sure = if sweep.phases.iter().any(is_search) { "about" } else { "at least" };
+    let least = humantime::format_duration(*least);
+    println!("  {how_sure} {least} by the phases' durations alone");
     match about {
         Some(about) => {
             let minutes = Duration::from_secs(about.as_secs().div_ceil(60) * 60);
@@ -148,10 +153,7 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
 
 /// What the machine's GPUs would refuse at night.
 fn gpu_problems(sweep: &Sweep) -> anyhow::Result<Vec<String>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
     let visible = input::environment().remove("CUDA_VISIBLE_DEVICES");
-    Ok(runtime.block_on(input::machine()?.preflight(sweep, visible.as_deref())))
+    let machine = input::machine()?;
+    block_on(async { Ok(machine.preflight(sweep, visible.as_deref()).await) })
 }

@@ -46,7 +46,7 @@ impl Search {
         let limits: Vec<String> = limit("TTFT", self.slo.ttft_ms)
             .into_iter()
             .chain(limit("TPOT", self.slo.tpot_ms))
-            .chain([format!("at most {} % failed", self.error_budget * 100.0)])
+            .chain([format!("at most {} % failed", (self.error_budget * 1e4).round() / 1e2)])
             .collect();
         let points: Vec<String> = self.points.iter().map(u32::to_string).collect();
         format!("search from {} users; {}", points.join(", "), limits.join(", "))

@@ -94,8 +94,12 @@ pub(crate) fn marks(
     all
 }
 
-/// Once for the run where no GPU was sampled, or for each variant of which none was.
+/// Once for the run where no GPU was sampled, or for each variant of which none was. A run without a
+/// phase of a fixed load has no figures that could lack it.
 fn without_telemetry(cells: &[Cell]) -> Vec<Mark> {
+    if cells.is_empty() {
+        return Vec::new();
+    }
     let mark = |variant| Mark {
         code: MarkCode::NoGpuTelemetry,
         variant,

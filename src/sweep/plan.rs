@@ -19,7 +19,7 @@ pub(crate) fn plan(sweep: &Sweep) -> Vec<PlannedTrial> {
 }
 
 /// The least that the phases take. Loading, warm-up and the requests' own time, which nobody
-/// knows beforehand, come on top.
+/// knows beforehand, come on top. Of a search, what its usual number of runs takes.
 pub(crate) fn least_duration(sweep: &Sweep) -> Duration {
     let trial = least_trial(sweep);
     let variants = u32::try_from(sweep.variants.len()).unwrap_or(u32::MAX);

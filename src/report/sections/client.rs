@@ -1,7 +1,7 @@
 //! What the measuring itself cost, so that the reader can judge whether it was in the way.
 
 use crate::report::block::Block;
-use crate::report::figure::percent;
+use crate::report::figure::{ABSENT, percent};
 use crate::report::sections::label;
 use crate::report::table::Table;
 use crate::run::calibration::Calibration;
@@ -86,7 +86,8 @@ pub(crate) fn calibration(measured: &Calibration) -> Table {
         "of one CPU",
     ]);
     // The errors are microseconds in milliseconds, which a column's common precision would hide.
-    let fine = |error: Option<f64>| error.map_or_else(|| "–".to_owned(), |ms| format!("{ms:+.3}"));
+    let fine =
+        |error: Option<f64>| error.map_or_else(|| ABSENT.to_owned(), |ms| format!("{ms:+.3}"));
     for point in &measured.points {
         table.row(vec![
             u64::from(point.users).into(),

@@ -1,7 +1,7 @@
 //! What the GPUs did meanwhile: energy, power, heat, clocks, and what a million tokens cost.
 
 use crate::report::block::Block;
-use crate::report::figure::percent;
+use crate::report::figure::{ABSENT, percent};
 use crate::report::sections::label;
 use crate::report::table::{Entry, Table};
 use crate::stats::cell::Cell;
@@ -13,6 +13,11 @@ use crate::units::count_f64;
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let cells: Vec<(&Cell, &GpuOverTrials)> =
         summary.cells.iter().filter_map(|cell| Some((cell, cell.gpu.as_ref()?))).collect();
+    if summary.cells.is_empty() {
+        let text = "GPU figures are made of phases with a fixed load, and this run has none. What was sampled during a search's levels \
+                    is in their folders.";
+        return vec![Block::text(text)];
+    }
     if cells.is_empty() {
         return vec![Block::text("no GPU telemetry")];
     }
@@ -29,7 +34,8 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             "Busy: the share of time in which any kernel ran, as the driver tells it; it says nothing about how well. MFU and MBU say that, \
              where hardware and model are known. Headroom: from the highest temperature to where the driver says that it slows \
              down. Drift: the SM clock in the phase's last fifth against its first. Throttled: share of the samples held back by \
-             heat, the power cap or a brake.",
+             heat, the power cap or a brake. Memory is that of the fullest card, others' processes included; busy and clock are means \
+             over the cards; drift and throttled are of the worst card of each trial.",
         ),
     ];
     blocks.extend(costs(summary, &cells));
@@ -90,11 +96,11 @@ fn work(summary: &Summary, cells: &[(&Cell, &GpuOverTrials)]) -> Table {
         let against = summary
             .against_hardware
             .iter()
-            .find(|a| a.variant == cell.variant && a.phase == cell.phase)
+            .find(|a| cell.is(&a.variant, &a.phase))
             .map(|found| &found.against);
         let busy = mean(gpu.utilisation_mean_percent).map(|percent| percent / 100.0);
         let memory = gpu.memory_used_max_bytes.map(|b| count_f64(b) / f64::from(1 << 30));
-        let whole = |value: Option<String>| value.unwrap_or_else(|| "–".to_owned());
+        let whole = |value: Option<String>| value.unwrap_or_else(|| ABSENT.to_owned());
         let mut row = start(summary, cell);
         row.extend([
             percent(busy).into(),

@@ -13,8 +13,11 @@ const EXPLAINED: &str = "A level is within a limit if, by the exact binomial tes
      confidence; failed requests are over every limit. It is outside if more than 1 % are with the same confidence; \
      else it is run again, and counts as outside in the end. The edge is given as the highest level within and the \
      lowest that is not. That confidence is of one launch: how far launches differ is told by the trials, and the \
-     interval is over them. Knee: the level where throughput squared over users is largest, which is the most \
-     throughput for its latency.";
+     interval is over them. The mean of the users within the limits is over the trials that have such a level. Knee: \
+     the level where throughput squared over users is largest, which is the most throughput for its latency. Level by \
+     level: the requests of all runs of all trials together, throughput ± over runs, latencies and failures of the worst \
+     run. A level at which the engine failed is named as what the trial broke by and has no row. Levels carry no marks: \
+     neighbours and throttling are in their own files.";
 
 pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     if summary.searches.is_empty() {
@@ -93,8 +96,8 @@ fn levels(search: &SearchSummary) -> Table {
         "runs",
         "requests",
         "limits",
-        "TTFT p99",
-        "TPOT p99",
+        "TTFT p99 ms",
+        "TPOT p99 ms",
         "failed",
         "output tok/s",
     ]);
