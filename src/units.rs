@@ -37,6 +37,11 @@ impl MonoNs {
     }
 }
 
+/// A span in whole nanoseconds, as the load process is told it.
+pub(crate) fn nanoseconds(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// One instant read on two clocks: what ties `MonoNs` to wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClockAnchor {

@@ -18,6 +18,7 @@ use crate::run::FORMAT;
 use crate::run::calibration::{Calibration, Point};
 use crate::stats::calibration::{self, Pace};
 use crate::stats::data::PhaseData;
+use crate::units::nanoseconds;
 use crate::workload::shape::Shape;
 use anyhow::Context;
 use clap::Args;
@@ -147,7 +148,6 @@ fn plan(pace: &Pace, port: u16, records: &Path) -> anyhow::Result<LoadPlan> {
     let sampling = BTreeMap::from([("temperature".to_owned(), 0.0)]);
     let draft = request::draft("null", &shape, Endpoint::Completions, "null", &sampling, TOKENS)?;
     let requests = pace.requests(TOKENS.get());
-    let nanoseconds = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
     Ok(LoadPlan {
         phase: Name::new("calibration").unwrap_or_else(Name::warmup),
         host: "127.0.0.1".to_owned(),

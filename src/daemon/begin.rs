@@ -30,8 +30,7 @@ pub(super) async fn versions(order: &Order) -> BTreeMap<Name, String> {
 
 /// The plan of a run that was begun or submitted.
 pub(crate) fn read(dir: &RunDir) -> Result<Option<PlanFile>, StoreError> {
-    let path = dir.file("plan.json");
-    if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    files::read_json_if_there(&dir.file("plan.json"))
 }
 
 /// A new run's own files: the sweep, the machine, the plan.

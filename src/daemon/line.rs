@@ -84,8 +84,8 @@ pub(crate) async fn launch_only(
         let outcome = run.trial(next, watcher, &stopping).await?;
         let span = clock::between(&outcome.started, &outcome.ended);
         let took = span.map(|duration| Took { trial: outcome.trial.clone(), duration });
-        let attempts = run.dir.read_trial(&outcome.trial)?.map(|stored| stored.attempts);
-        let ready = attempts.iter().flatten().rev().find_map(|attempt| attempt.time_to_ready_ms);
+        let attempts = run.dir.read_attempts(&outcome)?;
+        let ready = attempts.iter().rev().find_map(|attempt| attempt.time_to_ready_ms);
         let ready_after = ready.map(Duration::from_millis);
         launched.push(Launched { outcome, took, ready_after });
     }

@@ -20,6 +20,7 @@ use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::Limits;
 use crate::supervise::user::RunAs;
 use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
+use crate::units::nanoseconds;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -306,10 +307,6 @@ fn limits(sweep: &Sweep, variant: &Variant) -> Limits {
         phases: sweep.phases.len(),
         warm_up: sweep.warmup.requests > 0,
     }
-}
-
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn milliseconds(span: Duration) -> u64 {

@@ -21,8 +21,7 @@ pub(super) async fn write_once(order: &Order, dir: &RunDir) -> Result<(), StoreE
 
 /// `None` for a run that was begun before there was such a file.
 pub(super) fn read(dir: &RunDir) -> Result<Option<Provenance>, StoreError> {
-    let path = dir.file("provenance.json");
-    if path.exists() { files::read_json(&path).map(Some) } else { Ok(None) }
+    files::read_json_if_there(&dir.file("provenance.json"))
 }
 
 async fn gather(order: &Order) -> Provenance {

@@ -63,8 +63,10 @@ fn read(dir: &RunDir) -> Result<RunData, StoreError> {
     let host: HostFacts = files::read_json(&dir.file("environment.json"))?;
     let (smoke, planned): (Vec<_>, Vec<_>) =
         plan.planned.into_iter().partition(|trial| trial.block == SMOKE_BLOCK);
-    let trials = read_trials(dir, &planned)?;
-    let smoke_trials = read_trials(dir, &smoke)?;
+    // A search's levels stand in its outcome; their records are for whoever opens the files.
+    let has_cells = |phase: &Name| plan.phases.iter().any(|planned| planned.name == *phase);
+    let trials = read_trials(dir, &planned, has_cells)?;
+    let smoke_trials = read_trials(dir, &smoke, |_| true)?;
     let mut variants = plan.variants;
     cards::fill(&mut variants, &trials);
     Ok(RunData {
@@ -89,8 +91,7 @@ const CALIBRATION: &str = "calibration.json";
 
 /// Absent where nobody calibrated.
 fn calibration(dir: &RunDir) -> Result<Option<Calibration>, StoreError> {
-    let file = dir.file(CALIBRATION);
-    if file.exists() { files::read_json(&file).map(Some) } else { Ok(None) }
+    files::read_json_if_there(&dir.file(CALIBRATION))
 }
 
 /// Keeps a calibration with a run; the next report shows it.
@@ -98,10 +99,14 @@ pub(crate) fn keep_calibration(dir: &RunDir, calibration: &Calibration) -> Resul
     files::write_json(&dir.file(CALIBRATION), calibration)
 }
 
-fn read_trials(dir: &RunDir, planned: &[PlannedTrial]) -> Result<Vec<TrialData>, StoreError> {
+fn read_trials(
+    dir: &RunDir,
+    planned: &[PlannedTrial],
+    wanted: impl Fn(&Name) -> bool,
+) -> Result<Vec<TrialData>, StoreError> {
     let mut trials = Vec::new();
     for trial in planned {
-        trials.extend(dir.read_trial(&trial.id())?.map(trial_data));
+        trials.extend(dir.read_trial(&trial.id(), &wanted)?.map(trial_data));
     }
     Ok(trials)
 }

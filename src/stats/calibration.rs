@@ -8,7 +8,7 @@ use crate::stats::metric::Metric;
 use crate::stats::phase::PhaseTrial;
 use crate::stats::quantile::Distribution;
 use crate::stats::summary::Summary;
-use crate::units::{count_f64, ns_to_ms};
+use crate::units::ns_to_ms;
 
 /// A prefill longer than this only makes a calibration longer: it adds nothing to the load.
 const MOST_TTFT_MS: f64 = 200.0;
@@ -79,8 +79,7 @@ pub(crate) fn point(pace: &Pace, data: &PhaseData, ttft_ns: Vec<i64>, gaps_ns: V
         ttft_p50_error_ms: error(Metric::Ttft, &ttft, |sample| sample.p50),
         ttft_p99_error_ms: error(Metric::Ttft, &ttft, |sample| sample.p99),
         itl_p99_error_ms: error(Metric::Itl, &gaps, |sample| sample.p99),
-        bounds_only_share: (trial.censoring.gaps_of > 0)
-            .then(|| count_f64(trial.censoring.gaps) / count_f64(trial.censoring.gaps_of)),
+        bounds_only_share: trial.censoring.gap_share(),
         cpu_share: trial.client.cpu_share,
     }
 }

@@ -17,7 +17,6 @@ use crate::run::host::{HostSample, PhaseHost};
 use crate::run::outcome::{AttemptOutcome, TrialOutcome};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
-use serde::de::DeserializeOwned;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -102,11 +101,7 @@ impl RunDir {
 
     /// `None` when the trial is not finished.
     pub(crate) fn read_outcome(&self, trial: &TrialId) -> Result<Option<TrialOutcome>, StoreError> {
-        let path = self.trial(trial).join("outcome.json");
-        if !path.exists() {
-            return Ok(None);
-        }
-        files::read_json(&path).map(Some)
+        files::read_json_if_there(&self.trial(trial).join("outcome.json"))
     }
 
     /// Makes a finished trial an unfinished one; what it had come to is kept under another name.
@@ -129,14 +124,26 @@ impl RunDir {
         files::write_json(&folder.join("outcome.json"), outcome)
     }
 
-    /// `None` when the trial is not finished.
-    pub(crate) fn read_trial(&self, trial: &TrialId) -> Result<Option<StoredTrial>, StoreError> {
+    /// How the attempts of a finished trial ended.
+    pub(crate) fn read_attempts(
+        &self,
+        outcome: &TrialOutcome,
+    ) -> Result<Vec<AttemptOutcome>, StoreError> {
+        (1..=outcome.attempts)
+            .filter_map(|number| self.attempt(&outcome.trial, number).read_outcome().transpose())
+            .collect()
+    }
+
+    /// With the phases that are wanted; `None` when the trial is not finished.
+    pub(crate) fn read_trial(
+        &self,
+        trial: &TrialId,
+        wanted: impl Fn(&Name) -> bool,
+    ) -> Result<Option<StoredTrial>, StoreError> {
         let Some(outcome) = self.read_outcome(trial)? else { return Ok(None) };
-        let attempts = (1..=outcome.attempts)
-            .filter_map(|number| self.attempt(trial, number).read_outcome().transpose())
-            .collect::<Result<Vec<AttemptOutcome>, _>>()?;
+        let attempts = self.read_attempts(&outcome)?;
         let mut phases = Vec::new();
-        for source in &outcome.phases {
+        for source in outcome.phases.iter().filter(|source| wanted(&source.phase)) {
             phases.push(self.attempt(trial, source.attempt).read_phase(&source.phase)?);
         }
         let gpu = self.attempt(trial, outcome.attempts).read_gpu()?;
@@ -235,7 +242,7 @@ impl AttemptDir {
 
     /// What is known of its GPUs; `None` where it owned none.
     pub(crate) fn read_gpu(&self) -> Result<Option<AttemptGpu>, StoreError> {
-        optional(&self.path.join("gpu.json"))
+        files::read_json_if_there(&self.path.join("gpu.json"))
     }
 
     /// What is known of its GPUs.
@@ -268,8 +275,8 @@ impl AttemptDir {
             facts: files::read_json(&folder.join("facts.json"))?,
             records: parquet::read(&folder.join("requests.parquet"))?,
             engine: if engine.exists() { engine_samples::read(&engine)? } else { Vec::new() },
-            gpu: optional(&folder.join("gpu.json"))?,
-            host: optional(&folder.join("host.json"))?,
+            gpu: files::read_json_if_there(&folder.join("gpu.json"))?,
+            host: files::read_json_if_there(&folder.join("host.json"))?,
         })
     }
 
@@ -283,11 +290,6 @@ impl AttemptDir {
         fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
         engine_samples::write(&folder.join(ENGINE_SAMPLES), samples)
     }
-}
-
-/// A file that may be missing.
-fn optional<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    if path.exists() { files::read_json(path).map(Some) } else { Ok(None) }
 }
 
 fn write_phase_to(

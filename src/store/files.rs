@@ -93,6 +93,13 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Stor
     write(path, text.as_bytes())
 }
 
+/// A file that may be missing.
+pub(crate) fn read_json_if_there<T: DeserializeOwned>(
+    path: &Path,
+) -> Result<Option<T>, StoreError> {
+    if path.exists() { read_json(path).map(Some) } else { Ok(None) }
+}
+
 /// Reads a JSON file; a `format` beyond ours is refused before its fields are looked at.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
     let text = fs::read(path).map_err(StoreError::io("read", path))?;

@@ -8,7 +8,7 @@ use crate::ids::Name;
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::run::record::RequestRecord;
 use crate::seed::Seed;
-use crate::units::count_f64;
+use crate::units::{count_f64, nanoseconds};
 use crate::workload::schedule::{Arrivals, OpenLoop};
 use crate::workload::shape::Shape;
 use std::collections::BTreeMap;
@@ -287,8 +287,4 @@ impl Bench {
             }
         }
     }
-}
-
-fn nanoseconds(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

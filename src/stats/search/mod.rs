@@ -20,10 +20,10 @@ pub(crate) use summary::{SearchSummary, TrialSearch, summarise};
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
 use crate::run::search::{Search, SearchEnd, SearchRun, Slo};
+use crate::stats::metric;
 use crate::stats::quantile::{Distribution, mean};
 use crate::stats::request::RequestMetrics;
 use crate::stats::window;
-use crate::units::count_f64;
 use std::collections::BTreeMap;
 
 /// The knee's neighbours are this near, as a ratio of users.
@@ -187,7 +187,7 @@ pub(crate) fn run_of(
 
 /// Of all that was sent.
 pub(crate) fn failed_share(run: &SearchRun) -> Option<f64> {
-    (run.sent > 0).then(|| count_f64(run.failed) / count_f64(run.sent))
+    metric::share(run.failed, run.sent)
 }
 
 #[cfg(test)]
