@@ -10,6 +10,8 @@ use std::sync::{PoisonError, RwLock};
 /// What stands in the place of a secret.
 pub(crate) const HIDDEN: &str = "[redacted]";
 const SHORTEST: usize = 8;
+/// So much of one says something about it; less may be any text.
+const TELLING: usize = 4;
 /// The last word of a name that says secret: `HF_TOKEN`, `AWS_SECRET_ACCESS_KEY`, `api-key`.
 const WORDS: [&str; 10] = [
     "TOKEN",
@@ -59,11 +61,31 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     hide(text, &KNOWN.read().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// The same for a text that may have been cut off: nor does it end in the beginning of one.
+pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    hide_begun(hide(text, &known), &known)
+}
+
 /// The same for a file's bytes, which need not be text.
 pub(crate) fn redacted_bytes(bytes: &[u8]) -> Cow<'_, [u8]> {
     match std::str::from_utf8(bytes).map(redacted) {
         Ok(Cow::Owned(text)) => Cow::Owned(text.into_bytes()),
         Ok(Cow::Borrowed(_)) | Err(_) => Cow::Borrowed(bytes),
+    }
+}
+
+/// A text that ends in `TELLING` or more of a secret's first bytes ends before them.
+fn hide_begun<'t>(text: Cow<'t, str>, secrets: &[String]) -> Cow<'t, str> {
+    let begun = |secret: &String| {
+        let lengths = TELLING..secret.len();
+        lengths.rev().find(|length| secret.get(..*length).is_some_and(|part| text.ends_with(part)))
+    };
+    match secrets.iter().filter_map(begun).max() {
+        Some(length) => {
+            Cow::Owned(format!("{}{HIDDEN}", text.get(..text.len() - length).unwrap_or_default()))
+        }
+        None => text,
     }
 }
 
@@ -134,5 +156,21 @@ mod tests {
         let json = serde_json::json!({"a": "quo\"te\\d!"}).to_string();
         assert_eq!(hide(&json, &secrets), format!(r#"{{"a":"{HIDDEN}"}}"#));
         assert!(matches!(hide("nothing", &secrets), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_text_that_was_cut_within_a_secret_shows_none_of_it() {
+        let secrets = ["sk-0123456789".to_owned(), "0123-other".to_owned()];
+        for (text, want) in [
+            ("wrong key: sk-012345", "wrong key: [redacted]"),
+            ("wrong key: sk-0", "wrong key: [redacted]"),
+            ("sk-0123", "[redacted]"),
+            // Three letters may be anything.
+            ("wrong key: sk-", "wrong key: sk-"),
+            ("sk-012345 and on", "sk-012345 and on"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(hide_begun(hide(text, &secrets), &secrets), want);
+        }
     }
 }

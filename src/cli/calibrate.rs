@@ -13,6 +13,7 @@ use crate::engine::request;
 use crate::ids::Name;
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::load::null::{NullPort, NullTruth};
+use crate::load::peer::Peer;
 use crate::own::{self, Piped};
 use crate::run::FORMAT;
 use crate::run::calibration::{Calibration, Point};
@@ -153,6 +154,7 @@ fn plan(pace: &Pace, port: u16, records: &Path) -> anyhow::Result<LoadPlan> {
         host: "127.0.0.1".to_owned(),
         port,
         authority: format!("127.0.0.1:{port}"),
+        peer: Peer::default(),
         request: RequestPlan {
             path: "/v1/completions".to_owned(),
             draft,

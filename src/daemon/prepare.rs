@@ -11,6 +11,7 @@ use crate::engine::request::{self, Draft, NoSamplingField};
 use crate::engine::rules::scan::ScanSpec;
 use crate::ids::{Name, TrialId};
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
+use crate::load::peer::Peer;
 use crate::run::containment::Groups;
 use crate::secrets;
 use crate::seed::Seed;
@@ -82,6 +83,7 @@ pub(crate) fn attempt_plan(
         host: HOST.to_owned(),
         port: place.port,
         authority: format!("{HOST}:{}", place.port),
+        peer: Peer::default(),
         request: request.clone(),
         prompts: PromptPlan {
             tokenizer: Some(variant.model.tokenizer.clone()),

@@ -134,7 +134,9 @@ fn write_all(
             }
         };
         // An answer may echo what it was sent.
-        record.error = record.error.map(|text| secrets::redacted(&text).into_owned());
+        record.error = record.error.map(|text| secrets::excerpt(&text).into_owned());
+        record.finish_reason =
+            record.finish_reason.map(|text| secrets::redacted(&text).into_owned());
         bytes.clear();
         bytes = postcard::to_extend(&Frame::pack(record), bytes)
             .map_err(|error| to_error("encode a record for", io::Error::other(error)))?;

@@ -4,6 +4,7 @@
 //! now (streams are closed, their requests recorded as cancelled), and end of file means that
 //! the parent is gone, which ends it too. Records go to a file of frames (`load::frames`).
 
+use super::peer::Peer;
 use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
@@ -23,6 +24,7 @@ pub(crate) struct LoadPlan {
     pub(crate) port: u16,
     /// What requests name as their host.
     pub(crate) authority: String,
+    pub(crate) peer: Peer,
     /// Path and body without the prompt.
     pub(crate) request: RequestPlan,
     pub(crate) prompts: PromptPlan,

@@ -17,6 +17,7 @@ mod lag;
 pub(crate) mod message;
 mod native;
 pub(crate) mod null;
+pub(crate) mod peer;
 mod process;
 mod reading;
 mod request;

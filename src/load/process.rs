@@ -10,6 +10,7 @@
 use super::driver::{DriveError, Driver, Stopper};
 use super::message::{LoadEvent, LoadPlan};
 use crate::run::phase::PhaseFacts;
+use crate::secrets;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ fn drive(notes: &mpsc::Sender<LoadEvent>) -> Result<PhaseFacts, String> {
         .map_err(|error| format!("cannot ignore SIGINT: {error}"))?;
     // The lock is given back at once: the thread that watches stdin reads on from there.
     let plan = read_plan(&mut io::stdin().lock())?;
+    // What a server says may hold it.
+    secrets::learn(plan.peer.key.iter().map(|key| key.expose().to_owned()));
     make_room_for(plan.users)?;
     let stopper = Stopper::new().map_err(|error| error.to_string())?;
     watch_stdin(stopper.clone()).map_err(|error| format!("cannot watch stdin: {error}"))?;

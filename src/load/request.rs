@@ -30,9 +30,13 @@ const LENGTH: &str = "\u{1}sweepd length\u{1}";
 
 impl RequestTemplate {
     pub(crate) fn new(plan: &LoadPlan) -> Result<Self, serde_json::Error> {
+        let authorization =
+            plan.peer.key.as_ref().map_or_else(String::new, |key| {
+                format!("Authorization: Bearer {}\r\n", key.expose())
+            });
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sweepd\r\nAccept: text/event-stream\r\n\
-             Content-Type: application/json\r\nContent-Length: ",
+             Content-Type: application/json\r\n{authorization}Content-Length: ",
             plan.request.path, plan.authority
         );
         let draft = plan.request.draft.clone();

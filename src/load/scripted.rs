@@ -8,6 +8,7 @@ use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::load::frames;
 use crate::load::message::{LoadEvent, LoadPattern, LoadPlan, PromptPlan, RequestPlan};
+use crate::load::peer::Peer as Reached;
 use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::RequestOutcome as Outcome;
 use crate::run::record::RequestRecord;
@@ -32,6 +33,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
         host: "127.0.0.1".to_owned(),
         port,
         authority: format!("127.0.0.1:{port}"),
+        peer: Reached::default(),
         request: RequestPlan {
             path: "/v1/x".to_owned(),
             draft: Draft {

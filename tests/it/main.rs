@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests have deadlines and are set up by variables")]
 
 mod bench;
+mod bench_key;
 mod calibrate;
 mod check;
 mod cli;

@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "the result is what it prints")]
 #![expect(clippy::print_stderr, reason = "progress goes to stderr")]
 
+mod key;
 mod plan;
 mod show;
 mod target;
@@ -18,6 +19,7 @@ use crate::load::handle::LoadHandle;
 use crate::load::message::{LoadEvent, LoadPlan};
 use crate::report::saved::{SavedSetup, saved};
 use crate::run::phase::PhaseEnd;
+use crate::secrets;
 use crate::stats::cell::Cell;
 use crate::stats::data::PhaseData;
 use crate::store::parquet;
@@ -76,6 +78,8 @@ pub(super) struct BenchArguments {
     /// Let the model end its answers; the output length is then a bound only.
     #[arg(long)]
     natural_length: bool,
+    #[command(flatten)]
+    key: key::KeyArguments,
     /// The longest that one request may take.
     #[arg(long, default_value = "5min", value_parser = humantime::parse_duration)]
     request_deadline: std::time::Duration,
@@ -94,7 +98,11 @@ pub(super) struct BenchArguments {
 }
 
 pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::Result<ExitCode> {
-    let mut bench = plan::bench(arguments, folders)?;
+    let mut bench = plan::bench(arguments, folders, &input::environment())?;
+    secrets::learn(bench.key.iter().map(|key| key.key.expose().to_owned()));
+    for note in bench.notes() {
+        eprintln!("note: {note}");
+    }
     let stop = signals::stop_requests()?;
     let scratch = input::scratch_folder("sweepd-bench").context("cannot make a scratch folder")?;
     let result = block_on(measure(&mut bench, &scratch, stop));
@@ -102,7 +110,7 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
     let data = result?;
     let cell = show::cell(&data, bench.open.as_ref().map(OpenLoop::describe));
     let text = show::result(&bench, &data, &cell);
-    print!("{text}");
+    print!("{}", secrets::redacted(&text));
     if let Some(file) = &arguments.records {
         let path = std::path::absolute(file).context("cannot find the folder for the records")?;
         parquet::write(&path, &data.records).context("cannot keep the records")?;
@@ -116,7 +124,8 @@ pub(super) fn run(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::
             arguments.save_detailed,
         );
         let text = serde_json::to_string_pretty(&result)? + "\n";
-        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(file, &*secrets::redacted(&text))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         println!("result: {}", file.display());
     }
     let ok = data.records.iter().any(|record| record.outcome.is_ok());

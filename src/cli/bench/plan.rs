@@ -1,11 +1,12 @@
 //! From the arguments of `bench` to plans for the load generator.
 
-use super::{BenchArguments, target};
+use super::{BenchArguments, key, target};
 use crate::cli::input::{self, Refused};
 use crate::engine::def::{Endpoint, RequestShape};
 use crate::engine::request::{self, Draft};
 use crate::ids::Name;
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
+use crate::load::peer::Peer;
 use crate::run::record::RequestRecord;
 use crate::seed::Seed;
 use crate::units::{count_f64, nanoseconds};
@@ -40,6 +41,7 @@ pub(super) enum PromptLength {
 #[derive(Clone, Debug)]
 pub(super) struct Bench {
     target: target::Target,
+    pub(super) key: Option<key::Key>,
     path: String,
     draft: Draft,
     done_marker: bool,
@@ -62,7 +64,11 @@ pub(super) struct Bench {
     stall: Duration,
 }
 
-pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow::Result<Bench> {
+pub(super) fn bench(
+    arguments: &BenchArguments,
+    folders: Vec<PathBuf>,
+    environment: &BTreeMap<String, String>,
+) -> anyhow::Result<Bench> {
     let target = target::read(&arguments.url)?;
     let endpoint = endpoint(&arguments.endpoint)?;
     let (mut shape, path) = shape(arguments, endpoint, folders)?;
@@ -86,6 +92,7 @@ pub(super) fn bench(arguments: &BenchArguments, folders: Vec<PathBuf>) -> anyhow
     Ok(Bench {
         path: target.path(&path),
         target,
+        key: key::read(&arguments.key, environment)?,
         draft,
         done_marker: shape.done_marker,
         keep_alive: shape.keep_alive,
@@ -196,6 +203,15 @@ impl Bench {
         }
     }
 
+    /// What the user should know before anything is sent.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let Some(key) = &self.key else { return Vec::new() };
+        let clear = (!self.target.address.ip().is_loopback()).then(|| {
+            format!("the API key goes to {} in clear text: its URL is http", self.target.authority)
+        });
+        key.note.iter().cloned().chain(clear).collect()
+    }
+
     /// The warm-up; without a tokenizer one request at least, to learn how the server counts.
     pub(super) fn warmup(&self, scratch: &Path) -> Option<LoadPlan> {
         let learns = matches!(self.length, PromptLength::Words { .. });
@@ -236,6 +252,7 @@ impl Bench {
             host: self.target.address.ip().to_string(),
             port: self.target.address.port(),
             authority: self.target.authority.clone(),
+            peer: Peer { key: self.key.as_ref().map(|key| key.key.clone()) },
             request: RequestPlan {
                 path: self.path.clone(),
                 draft: self.draft.clone(),

@@ -8,23 +8,30 @@ use std::net::{SocketAddr, ToSocketAddrs};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) address: std::net::SocketAddrV4,
-    /// As the request names it: host and port.
+    /// As the request names it: host, and the port where it is not the scheme's own.
     pub(super) authority: String,
     /// Before every path, without its last slash.
     pub(super) prefix: String,
 }
 
 pub(super) fn read(text: &str) -> Result<Target, Refused> {
+    // Not said back whole: it may hold a password.
     let wrong = |why: String| Refused::Argument { name: "--url", why };
-    let url = Url::parse(text).map_err(|error| {
-        wrong(format!("{text:?} is no URL ({error}); such as http://127.0.0.1:8000"))
-    })?;
+    let url = Url::parse(text)
+        .map_err(|error| wrong(format!("is no URL ({error}); such as http://127.0.0.1:8000")))?;
     match url.scheme() {
         "http" => {}
         "https" => return Err(wrong("https is not supported yet; use http".to_owned())),
         other => return Err(wrong(format!("{other:?} is not http"))),
     }
-    let host = url.host_str().ok_or_else(|| wrong(format!("{text:?} names no host")))?;
+    let host = url.host_str().ok_or_else(|| wrong("names no host".to_owned()))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong(
+            "holds a name or a password, which every user of this machine can see; \
+                          see --api-key-file"
+                .to_owned(),
+        ));
+    }
     let port = url.port_or_known_default().unwrap_or(80);
     let found = (host, port)
         .to_socket_addrs()
@@ -35,7 +42,8 @@ pub(super) fn read(text: &str) -> Result<Target, Refused> {
     });
     let address = address.ok_or_else(|| wrong(format!("{host} has no IPv4 address")))?;
     let prefix = url.path().trim_end_matches('/').to_owned();
-    Ok(Target { address, authority: format!("{host}:{port}"), prefix })
+    let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    Ok(Target { address, authority, prefix })
 }
 
 impl Target {
@@ -60,7 +68,7 @@ mod tests {
         for (url, authority, path) in [
             ("http://127.0.0.1:8000", "127.0.0.1:8000", "/v1/completions"),
             ("http://127.0.0.1:8000/", "127.0.0.1:8000", "/v1/completions"),
-            ("http://127.0.0.1/v1", "127.0.0.1:80", "/v1/completions"),
+            ("http://127.0.0.1:80/v1", "127.0.0.1", "/v1/completions"),
             ("http://127.0.0.1:8000/proxy/v1/", "127.0.0.1:8000", "/proxy/v1/completions"),
             ("http://127.0.0.1:8000/proxy", "127.0.0.1:8000", "/proxy/v1/completions"),
         ] {
@@ -75,10 +83,11 @@ mod tests {
         for (url, why) in [
             ("127.0.0.1:8000", "is no URL"),
             ("ftp://127.0.0.1", "is not http"),
+            ("http://me:sesame@127.0.0.1", "holds a name or a password"),
             ("http://no-such-host.invalid:1", "cannot find the host"),
         ] {
             let error = read(url).unwrap_err().to_string();
-            assert!(error.contains(why), "{error}");
+            assert!(error.contains(why) && !error.contains("sesame"), "{error}");
         }
     }
 }
