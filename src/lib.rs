@@ -3,6 +3,7 @@
 
 mod cli;
 mod clock;
+mod cpus;
 mod daemon;
 mod engine;
 mod form;

@@ -31,6 +31,7 @@ mod wait;
 mod when;
 mod why;
 
+use crate::cpus::CpuSet;
 use crate::secrets;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -78,7 +79,10 @@ enum Command {
     Guard,
     /// Drives one phase of load. Started by sweepd.
     #[command(name = "__load", hide = true)]
-    Load,
+    Load {
+        #[arg(long)]
+        cpus: Option<CpuSet>,
+    },
     /// Streams at known times. Started by sweepd.
     #[command(name = "__null", hide = true)]
     Null {
@@ -104,7 +108,7 @@ pub fn main() -> ExitCode {
     // These are other programs in the same file: no logging, no runtime.
     match arguments.command {
         Command::Guard => return crate::supervise::guard::main(),
-        Command::Load => return crate::load::main(),
+        Command::Load { cpus } => return crate::load::main(cpus.as_ref()),
         Command::Null { ttft, gap } => return crate::load::null::main(ttft, gap),
         Command::Nvml { library } => return crate::gpu::main(library.as_deref()),
         Command::Sim(options) => return crate::sim::run(*options),
@@ -133,7 +137,7 @@ pub fn main() -> ExitCode {
         Command::Gpu(arguments) => gpu::run(&arguments),
         Command::Service(command) => service::run(&command, folders),
         Command::Guard
-        | Command::Load
+        | Command::Load { .. }
         | Command::Null { .. }
         | Command::Nvml { .. }
         | Command::Sim(_) => Ok(ExitCode::SUCCESS),

@@ -112,6 +112,7 @@ fn setup(sweep: &Sweep) -> Setup {
             .map(|(name, value)| SamplingParameter { name: name.clone(), value: *value })
             .collect(),
         warmup_requests: sweep.warmup.requests,
+        cpus: sweep.cpus.iter().cloned().collect(),
         price: sweep
             .gpu
             .as_ref()

@@ -13,6 +13,7 @@ use crate::ids::{Name, TrialId};
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::load::peer::Peer;
 use crate::run::containment::Groups;
+use crate::run::cpus::TrialCpus;
 use crate::secrets;
 use crate::seed::Seed;
 use crate::store::dirs::AttemptDir;
@@ -70,6 +71,8 @@ pub(crate) struct Place<'a> {
     pub(crate) phases: &'a [Name],
     /// The GPUs that are its own.
     pub(crate) gpus: Option<&'a Isolated>,
+    /// The CPUs that its processes are bound to.
+    pub(crate) cpus: Option<&'a TrialCpus>,
 }
 
 pub(crate) fn attempt_plan(
@@ -114,6 +117,7 @@ pub(crate) fn attempt_plan(
         searches,
         dumper: dumper(place.inherited),
         limits: Limits { phases: place.phases.len(), ..limits(sweep, variant) },
+        client_cpus: place.cpus.and_then(|cpus| cpus.client.clone()),
         readback: ReadBack { engine: Arc::clone(&variant.engine), params: variant.params.clone() },
     })
 }
@@ -255,6 +259,7 @@ fn guard_spec(sweep: &Sweep, variant: &Variant, place: Place<'_>) -> Result<Guar
         env: env.into_iter().collect(),
         groups: place.groups.clone(),
         run_as: place.run_as.cloned(),
+        cpus: place.cpus.and_then(|cpus| cpus.engine.clone()),
         secrets: secrets::known(),
         cwd: place.cwd.to_owned(),
         log: place.dir.log(),

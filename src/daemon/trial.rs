@@ -15,6 +15,7 @@ use crate::engine::launch;
 use crate::ids::{Name, TrialId};
 use crate::run::FORMAT;
 use crate::run::containment::Containment;
+use crate::run::cpus::TrialCpus;
 use crate::run::decision::{Choice, Decision};
 use crate::run::outcome::{AttemptOutcome, Ending, TrialOutcome};
 use crate::secrets;
@@ -309,6 +310,7 @@ async fn launch_on(
         groups: &contained.facts.groups,
         run_as: contained.run_as.as_ref(),
         gpus,
+        cpus: context.sweep.cpus.as_ref(),
         phases: here.phases,
     };
     let leases = gpus.map(Isolated::leases).unwrap_or_default();
@@ -342,6 +344,8 @@ struct Manifest<'a> {
     marker: &'a str,
     /// What holds the engine's processes together.
     containment: &'a Containment,
+    /// What its processes are bound to; null: nothing.
+    cpus: Option<&'a TrialCpus>,
     anchor: ClockAnchor,
 }
 
@@ -376,6 +380,7 @@ fn write_manifest(
         tokenizer: &variant.model.tokenizer,
         marker: &plan.guard.marker,
         containment,
+        cpus: place.cpus,
         anchor,
     };
     files::write_json(&place.dir.path.join("manifest.json"), &manifest)

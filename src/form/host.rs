@@ -2,6 +2,8 @@
 //!
 //! The one place where reading an input file looks at a disk. It never writes.
 
+use crate::cpus::{CpuSet, Topology};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,9 @@ pub(crate) trait Host {
 
     /// The folders of `PATH`.
     fn search_path(&self) -> &[PathBuf];
+
+    /// `None` where the kernel does not tell.
+    fn cpus(&self) -> Option<Topology>;
 
     /// A program by its bare name, as a shell would find it.
     fn find_program(&self, name: &str) -> Option<PathBuf> {
@@ -95,6 +100,21 @@ impl Host for Disk {
     fn search_path(&self) -> &[PathBuf] {
         &self.search_path
     }
+
+    fn cpus(&self) -> Option<Topology> {
+        let folder = Path::new("/sys/devices/system/cpu");
+        let list = |path: &Path| self.read(path).ok()?.trim().parse::<CpuSet>().ok();
+        let online = list(&folder.join("online"))?;
+        let threads = |cpu: u32| {
+            let of_core = list(&folder.join(format!("cpu{cpu}/topology/thread_siblings_list")));
+            // A virtual machine may not say: then each CPU is a core.
+            of_core.or_else(|| CpuSet::of([cpu]))
+        };
+        // Sorted by their first CPU, and each once though all its threads name it.
+        let cores: BTreeSet<CpuSet> = online.iter().filter_map(threads).collect();
+        let allowed = CpuSet::of_this_thread().ok()?;
+        Some(Topology { online, allowed, cores: cores.into_iter().collect() })
+    }
 }
 
 /// A machine that exists only in a test.
@@ -103,6 +123,7 @@ impl Host for Disk {
 pub(crate) struct FakeHost {
     pub(crate) files: std::collections::BTreeMap<PathBuf, (PathKind, String)>,
     pub(crate) path: Vec<PathBuf>,
+    pub(crate) cpus: Option<Topology>,
 }
 
 #[cfg(test)]
@@ -139,5 +160,9 @@ impl Host for FakeHost {
 
     fn search_path(&self) -> &[PathBuf] {
         &self.path
+    }
+
+    fn cpus(&self) -> Option<Topology> {
+        self.cpus.clone()
     }
 }

@@ -3,6 +3,7 @@
 //! Dropping the handle closes its stdin, and that ends it.
 
 use super::message::{LoadEvent, LoadPlan};
+use crate::cpus::CpuSet;
 use crate::own::{self, Piped};
 use std::io;
 use std::time::Duration;
@@ -22,9 +23,16 @@ pub(crate) struct LoadHandle {
 }
 
 impl LoadHandle {
+    /// Bound to no CPUs.
     pub(crate) async fn start(plan: &LoadPlan) -> io::Result<Self> {
-        let Piped { child, stdin: mut orders, lines: events } =
-            Piped::start(own::command("__load"))?;
+        Self::start_on(plan, None).await
+    }
+
+    /// `cpus`: what it is bound to, from its first instant.
+    pub(crate) async fn start_on(plan: &LoadPlan, cpus: Option<&CpuSet>) -> io::Result<Self> {
+        let mut command = own::command("__load");
+        command.args(cpus.map(|cpus| format!("--cpus={cpus}")));
+        let Piped { child, stdin: mut orders, lines: events } = Piped::start(command)?;
         orders.write_all(format!("{}\n", serde_json::to_string(plan)?).as_bytes()).await?;
         Ok(Self { child, orders: Some(orders), events })
     }

@@ -9,6 +9,7 @@
 
 use super::driver::{DriveError, Driver, Stopper};
 use super::message::{LoadEvent, LoadPlan};
+use crate::cpus::CpuSet;
 use crate::run::phase::PhaseFacts;
 use crate::secrets;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -21,11 +22,14 @@ use std::sync::mpsc;
 /// Descriptors beside the users' connections.
 const OTHER_FILES: u64 = 64;
 
-/// The entry of `sweepd __load`.
-pub(crate) fn main() -> ExitCode {
+/// The entry of `sweepd __load`. `cpus`: what it is bound to.
+pub(crate) fn main(cpus: Option<&CpuSet>) -> ExitCode {
+    // Before there is another thread: all of them inherit it.
+    let bound = cpus.map_or(Ok(()), CpuSet::pin_this_thread);
     let (notes, events) = mpsc::channel();
     let printer = std::thread::spawn(move || print_events(&events, &mut io::stdout()));
-    let last = match drive(&notes) {
+    let bound = bound.map_err(|why| format!("the load generator cannot {why}"));
+    let last = match bound.and_then(|()| drive(&notes)) {
         Ok(facts) => LoadEvent::Done { facts },
         Err(reason) => LoadEvent::Broken { reason },
     };

@@ -4,6 +4,7 @@
 
 pub(crate) mod calibration;
 pub(crate) mod containment;
+pub(crate) mod cpus;
 pub(crate) mod decision;
 pub(crate) mod effective;
 pub(crate) mod engine_sample;

@@ -7,6 +7,7 @@ use crate::ids::{Name, RunId};
 use crate::physics::gpu::Hardware;
 use crate::physics::shape::ModelShape;
 use crate::run::calibration::Calibration;
+use crate::run::cpus::TrialCpus;
 use crate::run::engine_sample::EngineSample;
 use crate::run::gpu::AttemptGpu;
 use crate::run::gpu_phase::PhaseGpu;
@@ -96,6 +97,9 @@ pub(crate) struct Setup {
     /// For the cost of a million tokens, where the sweep says it.
     #[serde(default)]
     pub(crate) price: Option<Price>,
+    /// What trials' processes were bound to; empty: nothing.
+    #[serde(default)]
+    pub(crate) cpus: Vec<TrialCpus>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -332,6 +332,7 @@ pub(crate) fn run() -> RunData {
             sampling: vec![SamplingParameter { name: "temperature".into(), value: 0.0 }],
             warmup_requests: 8,
             price: None,
+            cpus: Vec::new(),
         },
         host: vec![
             ("cpu".into(), "8 x Example CPU".into()),

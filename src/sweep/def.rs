@@ -7,6 +7,7 @@ pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
+use crate::run::cpus::TrialCpus;
 use crate::run::search::Search;
 use crate::seed::Seed;
 use crate::workload::schedule::OpenLoop;
@@ -36,6 +37,8 @@ pub(crate) struct Sweep {
     pub(crate) notes: Vec<String>,
     pub(crate) containment: Containment,
     pub(crate) policy: Policy,
+    /// What engine and client are bound to; `None`: nothing is bound.
+    pub(crate) cpus: Option<TrialCpus>,
     /// How trials own GPUs; `None`: as their engines' files say.
     pub(crate) gpu: Option<GpuPlan>,
 }

@@ -3,6 +3,7 @@
 
 mod args;
 pub(crate) mod containment;
+mod cpus;
 pub(crate) mod def;
 pub(crate) mod gpu;
 mod hardware;

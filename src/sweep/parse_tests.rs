@@ -1,6 +1,7 @@
 //! Sweep files with their mistakes, and what comes of the good ones.
 
 use super::*;
+use crate::cpus::{CpuSet, Topology};
 use crate::engine::def::ParamValue;
 use crate::form::host::{FakeHost, PathKind};
 use crate::sweep::installed::{Installed, NotAsked};
@@ -98,6 +99,10 @@ fn host() -> FakeHost {
         .with(PathKind::File, "/engines/lost.toml", &TURBO.replace("\"turbo\"", "\"lost\""))
         .with(PathKind::File, "/engines/bare.toml", &TURBO.replace("{program}", "x"));
     host.path = vec!["/bin".into()];
+    // Four cores of two threads each.
+    let set = |text: &str| text.parse::<CpuSet>().unwrap();
+    let cores = ["0,4", "1,5", "2,6", "3,7"].map(set).to_vec();
+    host.cpus = Some(Topology { online: set("0-7"), allowed: set("0-7"), cores });
     host
 }
 

@@ -265,8 +265,7 @@ pub(crate) fn left_of(run: &Path) -> Vec<String> {
     assert!(!manifests.is_empty(), "no attempt was made in {}", run.display());
     let mut left = Vec::new();
     for manifest in manifests {
-        let marker = format!("SWEEPD_ATTEMPT={}", manifest["marker"].as_str().unwrap());
-        left.extend(marked(&marker));
+        left.extend(marked(manifest["marker"].as_str().unwrap()));
         let port = manifest["port"].as_u64().unwrap();
         if listens(port) {
             left.push(format!("port {port}"));
@@ -275,19 +274,24 @@ pub(crate) fn left_of(run: &Path) -> Vec<String> {
     left
 }
 
-fn marked(variable: &str) -> Vec<String> {
+/// The processes of one attempt's engine.
+pub(crate) fn marked_pids(marker: &str) -> Vec<i32> {
+    let variable = format!("SWEEPD_ATTEMPT={marker}");
     let processes = fs::read_dir("/proc").unwrap().flatten();
-    processes
-        .filter(|entry| {
-            fs::read(entry.path().join("environ")).is_ok_and(|environment| {
-                environment.split(|byte| *byte == 0).any(|pair| pair == variable.as_bytes())
-            })
+    let carries = |entry: &fs::DirEntry| {
+        fs::read(entry.path().join("environ")).is_ok_and(|environment| {
+            environment.split(|byte| *byte == 0).any(|pair| pair == variable.as_bytes())
         })
-        .map(|entry| {
-            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            format!("{:?}: {}", entry.file_name(), String::from_utf8_lossy(&line))
-        })
-        .collect()
+    };
+    processes.filter(carries).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn marked(marker: &str) -> Vec<String> {
+    let shown = |pid: i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!("{pid}: {}", String::from_utf8_lossy(&line))
+    };
+    marked_pids(marker).into_iter().map(shown).collect()
 }
 
 fn listens(port: u64) -> bool {

@@ -10,6 +10,7 @@ mod check;
 mod cli;
 mod containment;
 mod control_api;
+mod cpus;
 mod daemon;
 mod daemon_disk;
 mod daemon_kills;

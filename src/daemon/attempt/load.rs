@@ -84,7 +84,7 @@ impl Shell<'_> {
     }
 
     pub(super) async fn start_load(&mut self, plan: LoadPlan, warmup: bool) {
-        match LoadHandle::start(&plan).await {
+        match LoadHandle::start_on(&plan, self.plan.client_cpus.as_ref()).await {
             Ok(handle) => {
                 self.samplers.load_started(&plan, warmup);
                 self.load = Some(Loading { handle, plan, warmup });

@@ -18,6 +18,7 @@ use self::search::Seeking;
 use super::finding::Finding;
 use super::progress::{Progress, Watcher};
 use crate::clock;
+use crate::cpus::CpuSet;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::load::message::LoadPlan;
 use crate::run::outcome::{EvidenceLine, TimelineEntry};
@@ -54,6 +55,8 @@ pub(crate) struct AttemptPlan {
     /// `py-spy`, where it is installed.
     pub(crate) dumper: Option<PathBuf>,
     pub(crate) readback: ReadBack,
+    /// What load processes are bound to.
+    pub(crate) client_cpus: Option<CpuSet>,
 }
 
 /// What is read back from the engine while it runs.

@@ -3,6 +3,7 @@
 use crate::report::block::Block;
 use crate::report::sections::label;
 use crate::report::table::Table;
+use crate::run::cpus::TrialCpus;
 use crate::stats::data::PhasePlan;
 use crate::stats::summary::Summary;
 
@@ -24,6 +25,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     if let Some(workload) = &setup.workload {
         fact("workload", workload.clone());
     }
+    fact("CPUs", cpus(&setup.cpus));
     fact("warm-up requests a launch", setup.warmup_requests.to_string());
     let sampling: Vec<String> = setup
         .sampling
@@ -45,6 +47,14 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     let mut blocks = vec![Block::Table(table)];
     blocks.extend(model_files(summary));
     blocks
+}
+
+/// One set of CPUs for every trial.
+fn cpus(sets: &[TrialCpus]) -> String {
+    match sets {
+        [] => "nothing was bound to any".to_owned(),
+        sets => sets.iter().map(TrialCpus::to_string).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// What ends the phase, as far as it was said; stages say it themselves.

@@ -1,5 +1,6 @@
 //! What the guard is told and what it says: lines of JSON over one socket.
 
+use crate::cpus::CpuSet;
 use crate::engine::rules::scan::ScanSpec;
 use crate::run::containment::{Groups, KernelEvidence, LeftProcess, SharedMemory};
 use crate::run::outcome::{EvidenceLine, ExitStatus};
@@ -19,6 +20,8 @@ pub(crate) struct GuardSpec {
     /// Control groups that were made for it; the guard removes them.
     pub(crate) groups: Groups,
     pub(crate) run_as: Option<RunAs>,
+    /// What the engine is bound to; `None`: nothing.
+    pub(crate) cpus: Option<CpuSet>,
     /// Hidden wherever the guard writes or reports.
     pub(crate) secrets: Vec<String>,
     pub(crate) log: PathBuf,

@@ -2,6 +2,7 @@
 //! dumps and no inherited environment.
 
 use super::message::GuardSpec;
+use crate::cpus::CpuSet;
 use crate::supervise::cgroup::Hold;
 use crate::supervise::user::RunAs;
 use nix::fcntl::{OFlag, open};
@@ -19,10 +20,22 @@ pub(crate) const MARKER: &str = "SWEEPD_ATTEMPT";
 /// When the host's memory runs out, the engine goes before sweepd and whoever else is here.
 const OOM_SCORE: &[u8] = b"300";
 
+/// Starts the engine on its CPUs. The guard goes there for as long as that takes, since what it starts
+/// inherits its own, and an error can say more than its number.
+pub(super) fn engine(spec: &GuardSpec, hold: &Hold) -> io::Result<Child> {
+    let Some(cpus) = &spec.cpus else { return start(spec, hold) };
+    let own = CpuSet::of_this_thread()?;
+    let there = cpus.pin_this_thread().map_err(|why| io::Error::other(format!("it cannot {why}")));
+    let started = there.and_then(|()| start(spec, hold));
+    // Back from wherever it is now; on the engine's CPUs it would be in the way, and no more.
+    own.pin_this_thread().ok();
+    started
+}
+
 /// Starts the engine with both outputs piped. An error here is a group's, a right's or exec's own: no
 /// such program, no permission.
 #[expect(unsafe_code, reason = "pre_exec: the closure makes only async-signal-safe system calls")]
-pub(super) fn engine(spec: &GuardSpec, hold: &Hold) -> io::Result<Child> {
+fn start(spec: &GuardSpec, hold: &Hold) -> io::Result<Child> {
     let (program, arguments) = spec
         .argv
         .split_first()
