@@ -47,7 +47,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let blocks = fields.optional("blocks").count(MOST_BLOCKS).unwrap_or(NonZeroU32::MIN);
     let variants = variants::read(fields, around);
     let workload = fields.required("workload").table().and_then(|fields| {
-        let workload = workload::read(&fields)?;
+        let workload = workload::read(&fields, around)?;
         check_endpoint(workload.endpoint, &variants, &fields.optional("endpoint"));
         Some(workload)
     });

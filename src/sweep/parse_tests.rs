@@ -92,6 +92,8 @@ fn host() -> FakeHost {
         .with(PathKind::Program, "/bin/docker", "")
         .with(PathKind::File, "/s/lone/m.gguf", "")
         .with(PathKind::Program, "/s/bin/turbo", "")
+        .with(PathKind::File, "/s/lengths.txt", "64\n64\n\n2048\n")
+        .with(PathKind::File, "/s/wrong.txt", "64\n0\nten\n")
         .with(PathKind::Program, "/bin/turbo", "")
         .with(PathKind::File, "/s/broken.toml", "schema = 1\nlunch = 2\n")
         .with(PathKind::File, "/s/own.toml", TURBO)
@@ -403,11 +405,13 @@ fn open_loops() {
     };
     assert_eq!(plain.pattern, Pattern::Open(want));
     let bursts = phase(
-        "name = 'bursts'\nstages = [{ rate = 1, duration = '10s' }, { rate = 4.5, duration = '5s' }]\n\
+        "name = 'bursts'\nstages = [{ rate = 0, to = 4.5, duration = '10s' }, { rate = 4.5, duration = '5s' }]\n\
          arrivals = 'gamma'\nburstiness = 0.25\nmax_in_flight = 100",
     );
-    let stages =
-        vec![Stage { rate_per_s: 1.0, seconds: 10.0 }, Stage { rate_per_s: 4.5, seconds: 5.0 }];
+    let stages = vec![
+        Stage { rate_per_s: 0.0, to_per_s: Some(4.5), seconds: 10.0 },
+        Stage { rate_per_s: 4.5, to_per_s: None, seconds: 5.0 },
+    ];
     let arrivals = Arrivals::Gamma { shape: 0.25 };
     assert_eq!(bursts.pattern, Pattern::Open(OpenLoop::Stages { arrivals, stages }));
     assert_eq!(bursts.users.get(), 100);
@@ -429,6 +433,10 @@ fn open_loops() {
             vec!["36: `min_requests`: `stages` say how long the phase lasts"],
         ),
         ("rate = -1\nmin_requests = 3", vec!["34: `rate`: is out of range"]),
+        (
+            "name = 'x'\nstages = [{ rate = 0, duration = '10s' }, { rate = 0, to = 0, duration = '5s' }]",
+            vec!["35: `rate`: is out of range", "35: `to`: a ramp from 0 to 0 sends nothing"],
+        ),
     ] {
         let from = "users = 10\nmin_requests = 300\nmin_duration = \"30s\"";
         let wrong = try_sweep(&RIGHT.replacen(from, lines, 1)).unwrap_err();
@@ -449,6 +457,31 @@ fn workloads() {
     );
     let spread = Spread::LogNormal { median: 300.0, sigma: 0.5 };
     assert_eq!(mixed.shape, Shape::Mixed(Lengths { min: 32, max: 900, spread }));
+    let seen = |lengths: Vec<u32>| {
+        Shape::Mixed(Lengths { min: 64, max: 2048, spread: Spread::Empirical { lengths } })
+    };
+    let empirical =
+        |more| format!("kind = 'mixed'\nprompt_tokens = {{ distribution = 'empirical', {more} }}");
+    let list = shape(&empirical("lengths = [2048, 64]"));
+    assert_eq!((list.shape, list.prompt_tokens.get()), (seen(vec![2048, 64]), 2048));
+    assert_eq!(shape(&empirical("file = 'lengths.txt'")).shape, seen(vec![64, 64, 2048]));
+    let help = "a whole number from 1 to 10000000";
+    check(
+        from,
+        &empirical("file = 'wrong.txt'"),
+        &[
+            &format!("30: `file`: /s/wrong.txt, line 2: \"0\" is no length | {help}"),
+            &format!("30: `file`: /s/wrong.txt, line 3: \"ten\" is no length | {help}"),
+        ],
+    );
+    check(from, &empirical("lengths = []"), &["30: `lengths`: is an empty list"]);
+    check(
+        from,
+        &empirical("lengths = [3], file = 'lengths.txt'"),
+        &[
+            "30: `lengths` and `file` are both there | `lengths = [32, 64, 64, 2048]`, or a `file` with one number a line",
+        ],
+    );
     let rag = shape("kind = 'rag'\nprompt_tokens = 128\nshared = 0.5\ndocuments = 8");
     assert_eq!(rag.shape, Shape::Rag { shared: 0.5, documents: 8 });
     let talk = "kind = 'conversations'\nprompt_tokens = 64\nturns = 5";

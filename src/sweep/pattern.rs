@@ -147,10 +147,19 @@ fn arrivals(fields: &Fields<'_>) -> Option<Arrivals> {
     }
 }
 
+/// A rate that holds, or a ramp from one to another; one of the two may be 0.
 fn stage(fields: &Fields<'_>) -> Option<Stage> {
-    let rate = fields.required("rate").float(f64::MIN_POSITIVE..=MOST_RATE);
+    let to = fields.optional("to");
+    let is_ramp = to.is_there();
+    let least = if is_ramp { 0.0 } else { f64::MIN_POSITIVE };
+    let rate = fields.required("rate").float(least..=MOST_RATE);
     let span = fields.required("duration").duration(Duration::from_millis(1)..=WEEK);
-    Some(Stage { rate_per_s: rate?, seconds: span?.as_secs_f64() })
+    let to_per_s = if is_ramp { Some(to.float(0.0..=MOST_RATE)?) } else { None };
+    if rate == Some(0.0) && to_per_s == Some(0.0) {
+        to.problem("a ramp from 0 to 0 sends nothing", None);
+        return None;
+    }
+    Some(Stage { rate_per_s: rate?, to_per_s, seconds: span?.as_secs_f64() })
 }
 
 /// When the phase may end; stages say it themselves.

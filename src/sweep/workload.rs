@@ -2,7 +2,8 @@
 
 use super::def::{Endpoint, Workload};
 use super::load::MOST_TOKENS;
-use crate::form::Fields;
+use super::variants::Surroundings;
+use crate::form::{Field, Fields};
 use crate::workload::shape::{Lengths, Shape, Spread};
 use serde::Deserialize;
 use std::num::NonZeroU32;
@@ -22,9 +23,10 @@ enum SpreadKind {
     Uniform,
     LogNormal,
     Zipf,
+    Empirical,
 }
 
-pub(super) fn read(fields: &Fields<'_>) -> Option<Workload> {
+pub(super) fn read(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Workload> {
     let kind = fields.required("kind").choice::<Kind>();
     let endpoint = fields.optional("endpoint");
     let endpoint =
@@ -36,7 +38,7 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<Workload> {
         fields.required("prompt_tokens").count(MOST_TOKENS);
         return None;
     };
-    let (shape, prompt_tokens) = shape(kind, fields);
+    let (shape, prompt_tokens) = shape(kind, fields, around);
     if let (Kind::Conversations, Some(Endpoint::Generate)) = (kind, endpoint) {
         let help = "`chat` carries messages, `completions` one text".to_owned();
         let field = fields.optional("endpoint");
@@ -51,10 +53,15 @@ pub(super) fn read(fields: &Fields<'_>) -> Option<Workload> {
 }
 
 /// The kind's own keys, and the longest prompt.
-fn shape(kind: Kind, fields: &Fields<'_>) -> (Option<Shape>, Option<NonZeroU32>) {
+fn shape(
+    kind: Kind,
+    fields: &Fields<'_>,
+    around: &Surroundings<'_>,
+) -> (Option<Shape>, Option<NonZeroU32>) {
     if let Kind::Mixed = kind {
-        let lengths = fields.required("prompt_tokens").table().and_then(|fields| lengths(&fields));
-        let longest = lengths.and_then(|lengths| NonZeroU32::new(lengths.max));
+        let table = fields.required("prompt_tokens").table();
+        let lengths = table.and_then(|fields| lengths(&fields, around));
+        let longest = lengths.as_ref().and_then(|lengths| NonZeroU32::new(lengths.max));
         return (lengths.map(Shape::Mixed), longest);
     }
     let prompt_tokens = fields.required("prompt_tokens").count(MOST_TOKENS);
@@ -75,13 +82,17 @@ fn shape(kind: Kind, fields: &Fields<'_>) -> (Option<Shape>, Option<NonZeroU32>)
     (shape, prompt_tokens)
 }
 
-fn lengths(fields: &Fields<'_>) -> Option<Lengths> {
+fn lengths(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Lengths> {
+    let kind = fields.required("distribution").choice::<SpreadKind>();
+    if let Some(SpreadKind::Empirical) = kind {
+        return empirical(fields, around);
+    }
     let [min, max] = ["min", "max"].map(|key| fields.required(key).count(MOST_TOKENS));
     if min.zip(max).is_some_and(|(min, max)| min > max) {
         fields.optional("max").problem("is less than `min`", None);
     }
-    let spread = match fields.required("distribution").choice::<SpreadKind>() {
-        None => {
+    let spread = match kind {
+        None | Some(SpreadKind::Empirical) => {
             fields.ignore_unknown();
             None
         }
@@ -98,4 +109,70 @@ fn lengths(fields: &Fields<'_>) -> Option<Lengths> {
     };
     let (min, max) = (min?.get(), max?.get());
     (min <= max).then_some(Lengths { min, max, spread: spread? })
+}
+
+/// Lengths that were seen: a list of them, or a file with one a line.
+fn empirical(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Lengths> {
+    let (list, file) = (fields.optional("lengths"), fields.optional("file"));
+    let lengths = match (list.is_there(), file.is_there()) {
+        (true, false) => {
+            let items = list.items();
+            let found: Vec<u32> = items
+                .iter()
+                .filter_map(|item| item.count(MOST_TOKENS))
+                .map(NonZeroU32::get)
+                .collect();
+            if items.is_empty() && list.is_list() {
+                list.problem("is an empty list", None);
+            }
+            (found.len() == items.len()).then_some(found)
+        }
+        (false, true) => lengths_of_file(&file, around),
+        (both, _) => {
+            let message = if both {
+                "`lengths` and `file` are both there"
+            } else {
+                "neither `lengths` nor `file`"
+            };
+            let help =
+                "`lengths = [32, 64, 64, 2048]`, or a `file` with one number a line".to_owned();
+            fields.form().problem(fields.at(), message, Some(help));
+            None
+        }
+    }?;
+    let (min, max) = (*lengths.iter().min()?, *lengths.iter().max()?);
+    Some(Lengths { min, max, spread: Spread::Empirical { lengths } })
+}
+
+/// Wrong lines are told up to this many.
+const WRONG_LINES: usize = 20;
+
+fn lengths_of_file(field: &Field<'_>, around: &Surroundings<'_>) -> Option<Vec<u32>> {
+    let path = around.path(&field.text()?);
+    let text = match around.host.read(&path) {
+        Ok(text) => text,
+        Err(error) => {
+            field.problem(format!("cannot read {}: {error}", path.display()), None);
+            return None;
+        }
+    };
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+    let (mut lengths, mut wrong) = (Vec::new(), 0);
+    for (line, number) in lines {
+        match line.trim().parse::<u32>().ok().filter(|n| (1..=MOST_TOKENS).contains(n)) {
+            Some(length) => lengths.push(length),
+            None if wrong < WRONG_LINES => {
+                wrong += 1;
+                let message = format!("{}, line {number}: {line:?} is no length", path.display());
+                field.problem(message, Some(format!("a whole number from 1 to {MOST_TOKENS}")));
+            }
+            None => wrong += 1,
+        }
+    }
+    if wrong > WRONG_LINES {
+        field.problem(format!("{} more lines are no lengths", wrong - WRONG_LINES), None);
+    } else if lengths.is_empty() && wrong == 0 {
+        field.problem(format!("{} holds no length", path.display()), None);
+    }
+    (wrong == 0 && !lengths.is_empty()).then_some(lengths)
 }

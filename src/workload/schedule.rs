@@ -28,11 +28,39 @@ pub(crate) enum Arrivals {
     },
 }
 
-/// A rate that holds for so long.
+/// A rate that holds for so long, or that changes evenly into another one meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Stage {
+    /// At its beginning; 0 only of a ramp.
     pub(crate) rate_per_s: f64,
+    /// At the end of a ramp; absent where the rate holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to_per_s: Option<f64>,
     pub(crate) seconds: f64,
+}
+
+impl Stage {
+    /// Arrivals of the whole stage, at its mean rate.
+    pub(crate) fn expected(self) -> f64 {
+        (self.rate_per_s + self.to_per_s.unwrap_or(self.rate_per_s)) / 2.0 * self.seconds
+    }
+
+    /// When the integral of the rate comes to `arrivals`, in seconds from the stage's beginning. In
+    /// this form neither a ramp from 0 nor one that hardly climbs divides by nothing.
+    fn at(self, arrivals: f64) -> f64 {
+        let climb = self.to_per_s.map_or(0.0, |to| (to - self.rate_per_s) / self.seconds);
+        let root = (self.rate_per_s.powi(2) + 2.0 * climb * arrivals).max(0.0).sqrt();
+        let rates = self.rate_per_s + root;
+        if rates > 0.0 { (2.0 * arrivals / rates).min(self.seconds) } else { 0.0 }
+    }
+
+    /// For people.
+    pub(crate) fn describe(self) -> String {
+        match self.to_per_s {
+            Some(to) => format!("{} to {to} in {} s", self.rate_per_s, self.seconds),
+            None => format!("{} for {} s", self.rate_per_s, self.seconds),
+        }
+    }
 }
 
 /// An open loop: requests come by the clock, whatever the server does.
@@ -66,6 +94,14 @@ impl OpenLoop {
         }
     }
 
+    /// What it goes through; a loop at one rate, or at the times of a trace, has no stages.
+    pub(crate) fn stages(&self) -> &[Stage] {
+        match self {
+            Self::Stages { stages, .. } => stages,
+            Self::Rate { .. } | Self::Trace { .. } => &[],
+        }
+    }
+
     /// Tokens of the prompt and the answer of the n-th request, where it says so.
     pub(crate) fn lengths(&self, n: u32) -> Option<[u32; 2]> {
         let Self::Trace { lengths, .. } = self else { return None };
@@ -92,7 +128,7 @@ impl OpenLoop {
             Self::Rate { rate_per_s, min_requests, min_seconds, .. } => {
                 f64::from(*min_requests).max(rate_per_s * min_seconds)
             }
-            Self::Stages { stages, .. } => stages.iter().map(|s| s.rate_per_s * s.seconds).sum(),
+            Self::Stages { stages, .. } => stages.iter().map(|stage| stage.expected()).sum(),
             Self::Trace { offsets, .. } => {
                 count_f64(u64::try_from(offsets.len()).unwrap_or(u64::MAX))
             }
@@ -106,10 +142,7 @@ impl OpenLoop {
                 format!("{rate_per_s} requests/s, {}", arrivals.describe())
             }
             Self::Stages { arrivals, stages } => {
-                let rates: Vec<String> = stages
-                    .iter()
-                    .map(|s| format!("{} for {} s", s.rate_per_s, s.seconds))
-                    .collect();
+                let rates: Vec<String> = stages.iter().map(|stage| stage.describe()).collect();
                 format!("{} requests/s, {}", rates.join(", then "), arrivals.describe())
             }
             Self::Trace { offsets, .. } => {
@@ -151,15 +184,16 @@ impl Gaps {
     }
 }
 
-/// Arrivals of unit rate, laid along a rate that changes by steps.
+/// Arrivals of unit rate, laid along a rate that changes by steps and ramps: each is due when the
+/// integral of the rate comes to it, which leaves a Poisson process one, of the changing rate.
 fn along(stages: &[Stage], mut gaps: Gaps) -> Vec<u64> {
     let mut offsets = Vec::new();
     let (mut begun_s, mut passed) = (0.0, 0.0);
     let mut next = gaps.next();
     for stage in stages {
-        let inside = stage.rate_per_s * stage.seconds;
+        let inside = stage.expected();
         while next < passed + inside && offsets.len() < MOST {
-            offsets.push(nanoseconds(begun_s + (next - passed) / stage.rate_per_s));
+            offsets.push(nanoseconds(begun_s + stage.at(next - passed)));
             next = gaps.next();
         }
         passed += inside;
@@ -295,7 +329,7 @@ mod tests {
 
     #[test]
     fn stages_follow_one_another() {
-        let stage = |rate_per_s, seconds| Stage { rate_per_s, seconds };
+        let stage = |rate_per_s, seconds| Stage { rate_per_s, to_per_s: None, seconds };
         let stages = vec![stage(100.0, 100.0), stage(400.0, 100.0), stage(50.0, 100.0)];
         let open = OpenLoop::Stages { arrivals: Arrivals::Poisson, stages };
         let offsets = open.offsets(Seed::new(3));
@@ -312,6 +346,57 @@ mod tests {
             let got = within(from, to);
             assert!((got - want).abs() < 4.0 * f64::sqrt(want / 100.0), "{got}, not {want}");
         }
+    }
+
+    /// On the clock of the integrated rate a Poisson process of any rate is one of rate 1.
+    #[test]
+    fn gaps_along_a_ramp_are_exponential_by_the_integrated_rate() {
+        let ramp = |rate_per_s, to: f64, seconds| Stage { rate_per_s, to_per_s: Some(to), seconds };
+        let held = Stage { rate_per_s: 40.0, to_per_s: None, seconds: 50.0 };
+        // Up, on, down, and up from nothing.
+        let stages = [ramp(10.0, 40.0, 100.0), held, ramp(40.0, 5.0, 80.0), ramp(0.0, 30.0, 60.0)];
+        let passed = |seconds: f64| {
+            let (mut from, mut sum) = (0.0, 0.0);
+            for stage in &stages {
+                let inside = (seconds - from).clamp(0.0, stage.seconds);
+                let to = stage.to_per_s.unwrap_or(stage.rate_per_s);
+                let climb = (to - stage.rate_per_s) / stage.seconds;
+                sum += stage.rate_per_s * inside + climb * inside.powi(2) / 2.0;
+                from += stage.seconds;
+            }
+            sum
+        };
+        for seed in 0..5 {
+            let open = OpenLoop::Stages { arrivals: Arrivals::Poisson, stages: stages.to_vec() };
+            let offsets = open.offsets(Seed::new(seed));
+            assert!(offsets.is_sorted() && *offsets.last().unwrap() <= 290_000_000_000);
+            let inner: Vec<f64> = offsets.iter().map(|at| passed(count_f64(*at) / 1e9)).collect();
+            let before = std::iter::once(&0.0).chain(&inner);
+            let gaps: Vec<f64> = before.zip(&inner).map(|(a, b)| b - a).collect();
+            let d = distance(gaps.clone(), |gap| 1.0 - (-gap).exp());
+            assert!(d < KS_LIMIT, "seed {seed}: {d}");
+            // By the clock on the wall they are not.
+            let d = distance(self::gaps(&offsets), |gap| 1.0 - (-gap * 25.0).exp());
+            assert!(d > KS_LIMIT, "seed {seed}: {d}");
+            let got = count_f64(offsets.len() as u64);
+            let want = open.expected_requests();
+            assert!((got - want).abs() < 4.0 * want.sqrt(), "{got}, not {want}");
+        }
+    }
+
+    #[test]
+    fn constant_arrivals_along_a_ramp_are_where_the_integral_says() {
+        let stage = Stage { rate_per_s: 0.0, to_per_s: Some(4.0), seconds: 2.0 };
+        let open = OpenLoop::Stages { arrivals: Arrivals::Constant, stages: vec![stage] };
+        // The integral is t^2, so the n-th comes at the root of n; the fourth would be at the end.
+        let seconds: Vec<f64> =
+            open.offsets(Seed::new(1)).iter().map(|at| count_f64(*at) / 1e9).collect();
+        assert_eq!(seconds.len(), 3);
+        for (n, at) in (1_u32..).zip(seconds) {
+            assert!((at - f64::from(n).sqrt()).abs() < 1e-8, "{n}: {at}");
+        }
+        assert_eq!((open.expected(), open.expected_requests()), (Duration::from_secs(2), 4.0));
+        assert_eq!(open.describe(), "0 to 4 in 2 s requests/s, evenly spaced");
     }
 
     #[test]

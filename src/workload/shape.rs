@@ -21,14 +21,14 @@ pub(crate) enum Shape {
     Conversations { turns: f64 },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Lengths {
     pub(crate) min: u32,
     pub(crate) max: u32,
     pub(crate) spread: Spread,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Spread {
     Uniform,
@@ -41,18 +41,25 @@ pub(crate) enum Spread {
     Zipf {
         exponent: f64,
     },
+    /// Those that were seen, each as likely as it is often among these.
+    Empirical {
+        lengths: Vec<u32>,
+    },
 }
 
 impl Lengths {
     pub(crate) fn draw(&self, seed: Seed) -> u32 {
         let mut stream = seed.branch("length").stream();
         let width = f64::from(self.max - self.min) + 1.0;
-        let offset = match self.spread {
+        let offset = match &self.spread {
+            Spread::Empirical { lengths } => {
+                return lengths.get(stream.below(lengths.len())).copied().unwrap_or(self.min);
+            }
             Spread::Uniform => stream.unit() * width,
             Spread::LogNormal { median, sigma } => {
                 median * (sigma * normal(&mut stream)).exp() - f64::from(self.min)
             }
-            Spread::Zipf { exponent } => zipf(&mut stream, width, exponent) - 1.0,
+            Spread::Zipf { exponent } => zipf(&mut stream, width, *exponent) - 1.0,
         };
         let offset = offset.clamp(0.0, f64::from(self.max - self.min)).floor();
         // From text, for a cast would hide what does not fit; it fits by the clamp.
@@ -108,6 +115,9 @@ impl Shape {
                         format!("log-normal, median {median}, sigma {sigma}")
                     }
                     Spread::Zipf { exponent } => format!("Zipf, exponent {exponent}"),
+                    Spread::Empirical { lengths } => {
+                        format!("as often as among {} that were seen", lengths.len())
+                    }
                 };
                 Some(format!("prompts of {min} to {max} tokens ({spread})"))
             }
@@ -145,6 +155,10 @@ mod tests {
         assert!((610..730).contains(&log_normal[3364]), "{}", log_normal[3364]);
         let zipf = drawn(Spread::Zipf { exponent: 1.2 });
         assert!(zipf[2000] < 60 && zipf[3900] > 600, "{} {}", zipf[2000], zipf[3900]);
+        let seen = drawn(Spread::Empirical { lengths: vec![40, 40, 40, 2000] });
+        let long = seen.iter().filter(|length| **length == 2000).count();
+        assert!(seen.iter().all(|length| [40, 2000].contains(length)));
+        assert!((900..1100).contains(&long), "{long} of 4000, not a quarter");
     }
 
     #[test]
