@@ -3,5 +3,6 @@
 pub(crate) mod prompts;
 pub(crate) mod schedule;
 pub(crate) mod shape;
+pub(crate) mod tokens;
 pub(crate) mod trace;
 mod words;

@@ -8,10 +8,10 @@
 //! length is never approximate: a prompt that cannot be made exact is an error.
 
 use super::shape::{self, Shape};
+use super::tokens::Tokens;
 use super::words;
 use crate::seed::{Seed, Stream};
 use std::path::{Path, PathBuf};
-use tokenizers::Tokenizer;
 
 /// Vocabulary entries that are tried at most, spread evenly over the vocabulary.
 const MAX_TRIED: usize = 8192;
@@ -54,7 +54,7 @@ pub(crate) struct Prompt {
 /// Makes prompts of one length from one tokenizer.
 #[derive(Debug)]
 pub(crate) struct Prompter {
-    tokenizer: Option<Tokenizer>,
+    tokenizer: Option<Tokens>,
     words: Vec<String>,
     seed: Seed,
     tokens: u32,
@@ -63,14 +63,7 @@ pub(crate) struct Prompter {
 
 impl Prompter {
     pub(crate) fn load(path: &Path, tokens: u32, seed: Seed) -> Result<Self, PromptError> {
-        let json = std::fs::read(path)
-            .map_err(|source| PromptError::Read { path: path.to_owned(), source })?;
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|error| {
-            PromptError::NoTokenizer { path: path.to_owned(), reason: error.to_string() }
-        })?;
-        // A file may ask for both; either would falsify a count.
-        tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| PromptError::Encode(error.to_string()))?;
+        let tokenizer = Tokens::load(path)?;
         let words = usable_words(&tokenizer);
         if words.len() < MIN_WORDS {
             return Err(PromptError::TooFewWords { path: path.to_owned(), found: words.len() });
@@ -119,7 +112,7 @@ impl Prompter {
         for _ in 0..MAX_DRAWS {
             if let Some(text) = self.draw(tokens, &document, &mut stream)? {
                 let total_tokens = match &self.tokenizer {
-                    Some(tokenizer) => Some(count(tokenizer, &text, true)?),
+                    Some(tokenizer) => Some(tokenizer.total(&text)?),
                     None => None,
                 };
                 return Ok(Prompt { text, content_tokens: tokens, total_tokens });
@@ -130,11 +123,7 @@ impl Prompter {
 
     /// What a server would make of the text: the ids of all its tokens, special ones included.
     pub(crate) fn token_ids(&self, text: &str) -> Result<Vec<u32>, PromptError> {
-        let tokenizer = self.tokenizer.as_ref().ok_or(PromptError::NeedsTokenizer)?;
-        let encoding = tokenizer
-            .encode_fast(text, true)
-            .map_err(|error| PromptError::Encode(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        self.tokenizer.as_ref().ok_or(PromptError::NeedsTokenizer)?.ids(text)
     }
 
     /// One draw, corrected until it is exact; `None` if it cannot be.
@@ -150,7 +139,7 @@ impl Prompter {
         for _ in 0..MAX_FIXES {
             let text = words.join(" ");
             let Some(tokenizer) = &self.tokenizer else { return Ok(Some(text)) };
-            let counted = count(tokenizer, &text, false)?;
+            let counted = tokenizer.content(&text)?;
             let counted = usize::try_from(counted).unwrap_or(usize::MAX);
             if counted == wanted {
                 return Ok(Some(text));
@@ -186,16 +175,10 @@ impl Prompter {
     }
 }
 
-fn count(tokenizer: &Tokenizer, text: &str, with_special: bool) -> Result<u32, PromptError> {
-    let encoding = tokenizer
-        .encode_fast(text, with_special)
-        .map_err(|error| PromptError::Encode(error.to_string()))?;
-    u32::try_from(encoding.len()).map_err(|error| PromptError::Encode(error.to_string()))
-}
-
 /// The words of the vocabulary that add exactly one token between two other words.
-fn usable_words(tokenizer: &Tokenizer) -> Vec<String> {
-    let mut vocabulary: Vec<(u32, String)> = tokenizer
+fn usable_words(tokens: &Tokens) -> Vec<String> {
+    let mut vocabulary: Vec<(u32, String)> = tokens
+        .tokenizer()
         .get_vocab(false)
         .into_iter()
         .filter_map(|(token, id)| Some((id, plain_word(&token)?)))
@@ -204,7 +187,7 @@ fn usable_words(tokenizer: &Tokenizer) -> Vec<String> {
     vocabulary.sort_unstable();
     let stride = vocabulary.len().div_ceil(MAX_TRIED).max(1);
     let tried = || vocabulary.iter().step_by(stride).map(|(_, word)| word.as_str());
-    let tokens = |text: &str| count(tokenizer, text, false).ok();
+    let tokens = |text: &str| tokens.content(text).ok();
     let Some((anchor, alone)) = tried().find_map(|word| {
         let one = tokens(&format!("{word} {word}"))?;
         let two = tokens(&format!("{word} {word} {word}"))?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use serde_json::{Value, json};
+use tokenizers::Tokenizer;
 
 /// Words of three letters, `count` of them.
 fn words(count: usize) -> Vec<String> {

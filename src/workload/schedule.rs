@@ -94,14 +94,6 @@ impl OpenLoop {
         }
     }
 
-    /// What it goes through; a loop at one rate, or at the times of a trace, has no stages.
-    pub(crate) fn stages(&self) -> &[Stage] {
-        match self {
-            Self::Stages { stages, .. } => stages,
-            Self::Rate { .. } | Self::Trace { .. } => &[],
-        }
-    }
-
     /// Tokens of the prompt and the answer of the n-th request, where it says so.
     pub(crate) fn lengths(&self, n: u32) -> Option<[u32; 2]> {
         let Self::Trace { lengths, .. } = self else { return None };
