@@ -118,6 +118,9 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     }
     let phases: Vec<String> = sweep.phases.iter().map(|phase| phase.name.to_string()).collect();
     println!("  phases of each trial: {}", phases.join(", "));
+    if let Some(workload) = sweep.workload.shape.describe() {
+        println!("  workload: {workload}");
+    }
     for phase in &sweep.phases {
         let Pattern::Search(search) = &phase.pattern else { continue };
         let each = humantime::format_duration(phase.min_duration);

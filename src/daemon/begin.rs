@@ -102,6 +102,8 @@ fn setup(sweep: &Sweep) -> Setup {
         endpoint: sweep.workload.endpoint,
         prompt_tokens: sweep.workload.prompt_tokens.get(),
         output_tokens: sweep.workload.output_tokens.get(),
+        prompt_tokens_vary: sweep.workload.shape.prompts_vary(),
+        output_tokens_vary: sweep.workload.shape.answers_vary(),
         workload: sweep.workload.shape.describe(),
         blocks: sweep.blocks.get(),
         seed: sweep.seed.value(),

@@ -21,6 +21,7 @@ use crate::supervise::guard::message::GuardSpec;
 use crate::supervise::probe::ProbeTarget;
 use crate::supervise::state::Limits;
 use crate::supervise::user::RunAs;
+use crate::sweep::dataset;
 use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use crate::units::nanoseconds;
 use serde_json::Value;
@@ -81,6 +82,7 @@ pub(crate) fn attempt_plan(
     place: Place<'_>,
 ) -> Result<AttemptPlan, PrepareError> {
     let request = request_plan(sweep, variant)?;
+    let parts = dataset::parts(sweep, place.trial.block);
     let load = |phase: &Phase, seed: Seed, deadline: Duration| LoadPlan {
         phase: phase.name.clone(),
         host: HOST.to_owned(),
@@ -93,6 +95,7 @@ pub(crate) fn attempt_plan(
             prompt_tokens: sweep.workload.prompt_tokens.get(),
             shape: sweep.workload.shape.clone(),
             seed: seed.value(),
+            part: parts.get(&phase.name).copied(),
         },
         users: phase.users.get(),
         min_requests: phase.min_requests,

@@ -7,6 +7,7 @@ use crate::run::provenance::{ModelFiles, Provenance, StandsOn};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
 use crate::store::fingerprint;
+use crate::workload::shape::Shape;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -36,11 +37,15 @@ async fn gather(order: &Order) -> Provenance {
         });
         models.insert(variant.model.path.clone());
     }
+    let data = match &order.sweep.workload.shape {
+        Shape::Dataset(set) => vec![set.path.clone()],
+        _ => Vec::new(),
+    };
     // Reading samples of many large files from a slow disk takes a while.
     let read = tokio::task::spawn_blocking(move || {
         let files = |path: PathBuf| ModelFiles { files: fingerprint::model(&path), path };
-        models.into_iter().map(files).collect()
+        (models.into_iter().map(files).collect(), data.into_iter().map(files).collect())
     });
-    provenance.models = read.await.unwrap_or_default();
+    (provenance.models, provenance.data) = read.await.unwrap_or_default();
     provenance
 }

@@ -23,6 +23,12 @@ pub(crate) enum PathKind {
 pub(crate) trait Host {
     fn read(&self, path: &Path) -> io::Result<String>;
 
+    /// A file that may be too large to be read at once: its size, and what reads it.
+    fn open(&self, path: &Path) -> io::Result<(u64, Box<dyn io::BufRead>)> {
+        let text = self.read(path)?;
+        Ok((text.len() as u64, Box::new(io::Cursor::new(text.into_bytes()))))
+    }
+
     /// The first line of a text, without its end; `None` where it cannot be read or is no text.
     fn first_line(&self, path: &Path) -> Option<String> {
         self.read(path).ok()?.lines().next().map(str::to_owned)
@@ -66,6 +72,15 @@ impl Disk {
 impl Host for Disk {
     fn read(&self, path: &Path) -> io::Result<String> {
         std::fs::read_to_string(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(u64, Box<dyn io::BufRead>)> {
+        let file = std::fs::File::open(path)?;
+        let metadata = file.metadata()?;
+        if metadata.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok((metadata.len(), Box::new(io::BufReader::with_capacity(1 << 20, file))))
     }
 
     fn first_line(&self, path: &Path) -> Option<String> {

@@ -476,6 +476,7 @@ impl Driver {
                 ..self.cost
             },
             intended_cached: self.plan.prompts.shape.intended_cached(),
+            dataset: self.supply.part_facts().map(Box::new),
             open: self.schedule.as_ref().map(Schedule::facts),
             kernel_stamps: self.stamped_reads > 0,
         })

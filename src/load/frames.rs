@@ -17,7 +17,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 const MAGIC: &[u8; 8] = b"sweepdrq";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Longer frames are no records: 100,000 chunks take less.
 const MAX_FRAME: u32 = 16 * 1024 * 1024;
 
@@ -294,6 +294,7 @@ mod tests {
             prompt_tokens_expected: Some(65),
             prompt_tokens_reported: None,
             cached_tokens_reported: Some(0),
+            cached_tokens_meant: None,
             output_tokens_asked: 3,
             output_tokens_reported: None,
             body_bytes: 777,
@@ -301,6 +302,8 @@ mod tests {
             reuse_race: false,
             clock_step: true,
             user_space_stamps: 1,
+            dataset_entry: None,
+            class: None,
         }
     }
 

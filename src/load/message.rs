@@ -9,6 +9,7 @@ use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
 use crate::units::count_f64;
+use crate::workload::dataset::Part;
 use crate::workload::schedule::OpenLoop;
 use crate::workload::shape::Shape;
 use serde::{Deserialize, Serialize};
@@ -160,6 +161,8 @@ pub(crate) struct PromptPlan {
     pub(crate) shape: Shape,
     /// `Seed` of this block and phase, already branched.
     pub(crate) seed: u64,
+    /// Of a data set: the phase's own; without one all of it.
+    pub(crate) part: Option<Part>,
 }
 
 /// One line on the load process's stdout.

@@ -20,6 +20,7 @@ pub(crate) mod null;
 pub(crate) mod peer;
 mod process;
 mod reading;
+mod recorded;
 mod request;
 mod rules;
 #[cfg(test)]

@@ -81,10 +81,11 @@ impl RequestTemplate {
 pub(crate) type History = Vec<(String, String)>;
 
 impl RequestTemplate {
-    /// A turn that carries on a conversation: as messages where the endpoint takes those, else as
-    /// one text.
+    /// A turn of a conversation with all that came before it: as messages where the endpoint takes
+    /// those, else as one text.
     pub(crate) fn carrying_on(
         &self,
+        system: Option<&str>,
         history: &History,
         prompt: &str,
         output_tokens: u32,
@@ -95,11 +96,13 @@ impl RequestTemplate {
                 let before = history
                     .iter()
                     .flat_map(|(user, engine)| [say("user", user), say("assistant", engine)]);
-                before.chain([say("user", prompt)]).collect()
+                let told = system.map(|text| say("system", text)).into_iter();
+                told.chain(before).chain([say("user", prompt)]).collect()
             }
             PromptField::Text(_) | PromptField::TokenIds(_) => {
                 let before = history.iter().flat_map(|(user, engine)| [user.as_str(), engine]);
-                Value::String(before.chain([prompt]).collect::<Vec<_>>().join(" "))
+                let said = system.into_iter().chain(before).chain([prompt]);
+                Value::String(said.collect::<Vec<_>>().join(" "))
             }
         };
         self.with_prompt(&value, output_tokens)

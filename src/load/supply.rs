@@ -7,15 +7,19 @@
 //! Invariant: a user's requests come in the order of turns, each once.
 
 use super::message::{LoadPattern, LoadPlan};
-use super::request::RequestTemplate;
+use super::recorded::Recorded;
+use super::request::{History, RequestTemplate};
 use crate::engine::def::PromptField;
 use crate::seed::Seed;
+use crate::workload::dataset::PartFacts;
 use crate::workload::prompts::{PromptError, Prompter};
 use crate::workload::schedule::OpenLoop;
+use crate::workload::shape::Shape;
 use nix::sys::eventfd::EventFd;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Requests that are made before the phase begins, at most.
 const MAX_AHEAD: u32 = 4096;
@@ -27,6 +31,8 @@ pub(crate) enum SupplyError {
     Prompt(#[from] PromptError),
     #[error("cannot write the request as JSON: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("cannot use the data set {}: {why}", .path.display())]
+    Dataset { path: PathBuf, why: String },
     #[error("cannot start the thread that makes prompts: {0}")]
     Thread(std::io::Error),
 }
@@ -38,14 +44,25 @@ pub(crate) struct Prepared {
     pub(crate) bytes: Vec<u8>,
     /// What the user says, where it may be a turn of a conversation, and where in it, from 0.
     pub(crate) said: Option<(u32, String)>,
+    /// What the engine is told before the conversation.
+    pub(crate) system: Option<String>,
+    /// Which entry of the data set it asks.
+    pub(crate) dataset_entry: Option<u32>,
     pub(crate) output_tokens: u32,
     pub(crate) prompt_tokens: u32,
     /// Absent where the server's own template is around the prompt.
     pub(crate) prompt_tokens_expected: Option<u32>,
 }
 
+/// Where prompts come from.
+enum Source {
+    Made(Box<Prompter>),
+    /// Shared with whoever asks how far it has come.
+    Recorded(Arc<Mutex<Recorded>>),
+}
+
 struct Maker {
-    prompter: Prompter,
+    source: Source,
     template: RequestTemplate,
     prompt: PromptField,
     output_tokens: u32,
@@ -55,22 +72,69 @@ struct Maker {
 
 impl Maker {
     fn make(&self, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
+        match &self.source {
+            Source::Made(prompter) => self.made(prompter, user, turn),
+            // A lock that is poisoned is one whose holder has already failed the phase.
+            Source::Recorded(recorded) => self.recorded(
+                &mut recorded.lock().unwrap_or_else(PoisonError::into_inner),
+                user,
+                turn,
+            ),
+        }
+    }
+
+    /// A message that someone once wrote.
+    fn recorded(
+        &self,
+        recorded: &mut Recorded,
+        user: u32,
+        turn: u32,
+    ) -> Result<Prepared, SupplyError> {
+        let said = recorded.next(user)?;
+        let (expected, ids) = match self.prompt {
+            PromptField::Text(_) => (Some(recorded.tokens().total(&said.text)?), Vec::new()),
+            PromptField::TokenIds(_) => {
+                let ids = recorded.tokens().ids(&said.text)?;
+                (u32::try_from(ids.len()).ok(), ids)
+            }
+            PromptField::Messages(_) => (None, Vec::new()),
+        };
+        let system = said.system.as_deref();
+        let bytes = if system.is_some() {
+            self.template.carrying_on(system, &History::new(), &said.text, said.output_tokens)?
+        } else {
+            self.template.bytes(&said.text, &ids, said.output_tokens)?
+        };
+        Ok(Prepared {
+            turn,
+            bytes,
+            output_tokens: said.output_tokens,
+            prompt_tokens: said.content_tokens,
+            prompt_tokens_expected: expected,
+            dataset_entry: Some(said.entry),
+            said: said.place.map(|place| (place, said.text)),
+            system: said.system,
+        })
+    }
+
+    /// Words, drawn by the seed.
+    fn made(&self, prompter: &Prompter, user: u32, turn: u32) -> Result<Prepared, SupplyError> {
         let own = self.schedule.as_ref().and_then(|schedule| schedule.lengths(turn));
         let (prompt, output_tokens) = match own {
-            Some([prompt, output]) => (self.prompter.prompt_of(user, turn, prompt)?, output),
-            None => (self.prompter.prompt(user, turn)?, self.output_tokens),
+            Some([prompt, output]) => (prompter.prompt_of(user, turn, prompt)?, output),
+            None => (prompter.prompt(user, turn)?, self.output_tokens),
         };
-        let said = self.prompter.place(user, turn).map(|at| (at, prompt.text.clone()));
+        let said = prompter.place(user, turn).map(|at| (at, prompt.text.clone()));
         let (expected, ids) = match self.prompt {
             PromptField::Text(_) => (prompt.total_tokens, Vec::new()),
-            PromptField::TokenIds(_) => {
-                (prompt.total_tokens, self.prompter.token_ids(&prompt.text)?)
-            }
+            PromptField::TokenIds(_) => (prompt.total_tokens, prompter.token_ids(&prompt.text)?),
             PromptField::Messages(_) => (None, Vec::new()),
         };
         Ok(Prepared {
             turn,
             said,
+            system: None,
+            dataset_entry: None,
             bytes: self.template.bytes(&prompt.text, &ids, output_tokens)?,
             output_tokens,
             prompt_tokens: prompt.content_tokens,
@@ -90,6 +154,7 @@ pub(crate) struct Supply {
     made: mpsc::Receiver<Made>,
     /// How many turns each user is kept ahead.
     ahead: u32,
+    recorded: Option<Arc<Mutex<Recorded>>>,
 }
 
 impl Supply {
@@ -101,14 +166,17 @@ impl Supply {
         scheduled: Option<usize>,
         wake: Arc<EventFd>,
     ) -> Result<Self, SupplyError> {
-        let prompts = &plan.prompts;
-        let seed = Seed::new(prompts.seed);
+        let (lanes, requests) = match scheduled {
+            Some(all) => (1, u32::try_from(all).unwrap_or(u32::MAX)),
+            None => (plan.users, plan.min_requests),
+        };
+        let source = source(plan, lanes)?;
+        let recorded = match &source {
+            Source::Recorded(recorded) => Some(Arc::clone(recorded)),
+            Source::Made(_) => None,
+        };
         let maker = Maker {
-            prompter: match &prompts.tokenizer {
-                Some(path) => Prompter::load(path, prompts.prompt_tokens, seed)?,
-                None => Prompter::of_words(prompts.prompt_tokens, seed),
-            }
-            .shaped(prompts.shape.clone()),
+            source,
             template: RequestTemplate::new(plan)?,
             prompt: plan.request.draft.prompt.clone(),
             output_tokens: plan.request.output_tokens,
@@ -117,21 +185,15 @@ impl Supply {
                 LoadPattern::Closed { .. } => None,
             },
         };
-        let (lanes, requests) = match scheduled {
-            Some(all) => (1, u32::try_from(all).unwrap_or(u32::MAX)),
-            None => (plan.users, plan.min_requests),
-        };
         let ahead = turns_ahead(lanes, requests);
-        let ready = (0..lanes)
-            .map(|user| (0..ahead).map(|turn| maker.make(user, turn)).collect())
-            .collect::<Result<_, _>>()?;
+        let ready = first_ready(&maker, lanes, ahead)?;
         let (ask, asked) = mpsc::channel();
         let (send, made) = mpsc::channel();
         std::thread::Builder::new()
             .name("prompts".to_owned())
             .spawn(move || refill(&maker, &asked, &send, &wake))
             .map_err(SupplyError::Thread)?;
-        Ok(Self { ready, ask, made, ahead })
+        Ok(Self { ready, ask, made, ahead, recorded })
     }
 
     /// The user's next request, if it is there.
@@ -141,6 +203,12 @@ impl Supply {
         // A thread that is gone has sent its error, which `collect` hands on.
         let _: Result<(), mpsc::SendError<_>> = self.ask.send((user, next.turn + self.ahead));
         Some(next)
+    }
+
+    /// How the phase has used its part of the data set; absent where there is none.
+    pub(crate) fn part_facts(&self) -> Option<PartFacts> {
+        let recorded = self.recorded.as_ref()?;
+        Some(recorded.lock().unwrap_or_else(PoisonError::into_inner).facts())
     }
 
     /// Takes in what the thread has made; the users who got something.
@@ -157,6 +225,37 @@ impl Supply {
         }
         Ok(users)
     }
+}
+
+fn source(plan: &LoadPlan, lanes: u32) -> Result<Source, SupplyError> {
+    let prompts = &plan.prompts;
+    if let Shape::Dataset(dataset) = &prompts.shape {
+        let messages = matches!(plan.request.draft.prompt, PromptField::Messages(_));
+        let recorded = Recorded::open((**dataset).clone(), prompts, lanes, messages)?;
+        return Ok(Source::Recorded(Arc::new(Mutex::new(recorded))));
+    }
+    let seed = Seed::new(prompts.seed);
+    let prompter = match &prompts.tokenizer {
+        Some(path) => Prompter::load(path, prompts.prompt_tokens, seed)?,
+        None => Prompter::of_words(prompts.prompt_tokens, seed),
+    };
+    Ok(Source::Made(Box::new(prompter.shaped(prompts.shape.clone()))))
+}
+
+/// Turn by turn, which is the order in which they are sent: what is taken from a file is then read
+/// once.
+fn first_ready(
+    maker: &Maker,
+    lanes: u32,
+    ahead: u32,
+) -> Result<Vec<VecDeque<Prepared>>, SupplyError> {
+    let mut ready: Vec<VecDeque<Prepared>> = (0..lanes).map(|_| VecDeque::new()).collect();
+    for turn in 0..ahead {
+        for (user, queue) in (0..).zip(&mut ready) {
+            queue.push_back(maker.make(user, turn)?);
+        }
+    }
+    Ok(ready)
 }
 
 /// Enough for every user's first turn and, spread evenly, for the requests that are asked for.

@@ -19,8 +19,8 @@ impl Driver {
         if history.is_empty() {
             return Ok(());
         }
-        let tokens = self.plan.request.output_tokens;
-        let bytes = self.template.carrying_on(history, prompt, tokens);
+        let (system, tokens) = (request.system.as_deref(), request.output_tokens);
+        let bytes = self.template.carrying_on(system, history, prompt, tokens);
         request.bytes = bytes.map_err(SupplyError::from)?;
         // What the server should count is no longer the prompt's own length.
         request.prompt_tokens_expected = None;

@@ -343,7 +343,8 @@ impl Driver {
         }
         let answered = flight.stream.got_bytes();
         let said = flight.stream.take_text().zip(flight.request.said.take());
-        let record = flight.stream.into_record();
+        let mut record = flight.stream.into_record();
+        record.dataset_entry = flight.request.dataset_entry;
         if let Some((answer, (_, prompt))) = said.filter(|_| record.outcome.is_ok()) {
             user.history.push((prompt, answer));
         }

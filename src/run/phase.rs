@@ -2,6 +2,7 @@
 
 use crate::ids::Name;
 use crate::units::MonoNs;
+use crate::workload::dataset::PartFacts;
 use serde::{Deserialize, Serialize};
 
 /// Why a phase stopped sending.
@@ -82,6 +83,9 @@ pub(crate) struct PhaseFacts {
     /// The share of prompt tokens that a prefix cache is meant to know.
     #[serde(default)]
     pub(crate) intended_cached: f64,
+    /// How it used its part of a data set; absent where there is none.
+    #[serde(default)]
+    pub(crate) dataset: Option<Box<PartFacts>>,
     /// Absent for a closed loop.
     #[serde(default)]
     pub(crate) open: Option<OpenFacts>,

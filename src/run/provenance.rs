@@ -12,6 +12,9 @@ pub(crate) struct Provenance {
     pub(crate) variants: Vec<StandsOn>,
     /// Each model once, whichever variants use it.
     pub(crate) models: Vec<ModelFiles>,
+    /// What requests are taken from.
+    #[serde(default)]
+    pub(crate) data: Vec<ModelFiles>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! One record for every request that was sent or should have been.
 
+use crate::ids::Name;
 use crate::units::MonoNs;
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +115,9 @@ pub(crate) struct RequestRecord {
     pub(crate) prompt_tokens_expected: Option<u32>,
     pub(crate) prompt_tokens_reported: Option<u32>,
     pub(crate) cached_tokens_reported: Option<u32>,
+    /// Prompt tokens that an earlier request of the phase had, so that a prefix cache may know them;
+    /// absent where that is not known.
+    pub(crate) cached_tokens_meant: Option<u32>,
     pub(crate) output_tokens_asked: u32,
     pub(crate) output_tokens_reported: Option<u32>,
     /// Bytes of the response body.
@@ -125,4 +129,8 @@ pub(crate) struct RequestRecord {
     pub(crate) clock_step: bool,
     /// Chunks stamped in user space because the kernel gave no stamp.
     pub(crate) user_space_stamps: u32,
+    /// Which entry of the data set it asks, from 0.
+    pub(crate) dataset_entry: Option<u32>,
+    /// Its class, where the sweep names classes.
+    pub(crate) class: Option<Name>,
 }

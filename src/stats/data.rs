@@ -86,6 +86,11 @@ pub(crate) struct Setup {
     /// Input sequence length: content tokens of every prompt.
     pub(crate) prompt_tokens: u32,
     pub(crate) output_tokens: u32,
+    /// Prompts, or answers, are of different lengths: the ones above are then the longest.
+    #[serde(default)]
+    pub(crate) prompt_tokens_vary: bool,
+    #[serde(default)]
+    pub(crate) output_tokens_vary: bool,
     /// What prompts are like, in words; absent for random ones of one length.
     #[serde(default)]
     pub(crate) workload: Option<String>,

@@ -54,6 +54,7 @@ pub(crate) fn record(index: u32, sent: MonoNs, chunks_ms: &[i64], tokens: u32) -
         prompt_tokens_expected: Some(10),
         prompt_tokens_reported: Some(10),
         cached_tokens_reported: None,
+        cached_tokens_meant: None,
         output_tokens_asked: 3,
         output_tokens_reported: Some(tokens),
         body_bytes: 100,
@@ -61,6 +62,8 @@ pub(crate) fn record(index: u32, sent: MonoNs, chunks_ms: &[i64], tokens: u32) -
         reuse_race: false,
         clock_step: false,
         user_space_stamps: 0,
+        dataset_entry: None,
+        class: None,
     }
 }
 
@@ -108,6 +111,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
             cpus: Some(2),
         },
         intended_cached: 0.0,
+        dataset: None,
         open: None,
         kernel_stamps: true,
     }
@@ -326,6 +330,8 @@ pub(crate) fn run() -> RunData {
             endpoint: Endpoint::Completions,
             prompt_tokens: 10,
             output_tokens: 32,
+            prompt_tokens_vary: false,
+            output_tokens_vary: false,
             workload: None,
             blocks: 2,
             seed: 42,

@@ -48,6 +48,7 @@ pub(crate) enum MarkCode {
     PromptTokenMismatch,
     UsageMissing,
     PrefixCacheHits,
+    DatasetRepeats,
     TtftAbsent,
     ClockStep,
     NoKernelStamps,
@@ -280,6 +281,13 @@ fn about_tokens(trial: &PhaseTrial) -> Vec<Found> {
             "{cached:.1} % of prompt tokens came from the server's cache; {meant:.0} % were meant to"
         );
         found.push((MarkCode::PrefixCacheHits, detail));
+    }
+    if let Some(used) = trial.dataset.as_ref().filter(|used| used.repeated > 0) {
+        let (repeated, begun, fitting) = (used.repeated, used.begun, used.part.fitting);
+        let detail = format!(
+            "{repeated} of {begun} conversations had been asked before in this phase; {fitting} entries of its part fit"
+        );
+        found.push((MarkCode::DatasetRepeats, detail));
     }
     found
 }

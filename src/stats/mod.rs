@@ -9,6 +9,7 @@ pub(crate) mod cell;
 pub(crate) mod compare;
 pub(crate) mod cost;
 pub(crate) mod data;
+pub(crate) mod dataset;
 pub(crate) mod energy;
 pub(crate) mod engine;
 pub(crate) mod gpu;

@@ -10,6 +10,7 @@ use crate::run::host::PhaseHost;
 use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::stats::data::PhaseData;
+use crate::stats::dataset::DatasetUse;
 use crate::stats::engine::EngineFigures;
 use crate::stats::gpu::GpuTrial;
 use crate::stats::marks::MarkCode;
@@ -41,6 +42,9 @@ pub(crate) struct PhaseTrial {
     /// The share of prompt tokens that a prefix cache is meant to know.
     #[serde(default)]
     pub(crate) intended_cached: f64,
+    /// How it used its part of a data set; absent where there is none.
+    #[serde(default)]
+    pub(crate) dataset: Option<DatasetUse>,
     pub(crate) latency: Distributions,
     pub(crate) censoring: Censoring,
     pub(crate) requests: Requests,
@@ -160,6 +164,7 @@ impl PhaseTrial {
             steady: measured.then(|| window::steady(facts, records)).flatten(),
             parts: measured.then(|| settle::parts(facts, records)).flatten(),
             intended_cached: facts.intended_cached,
+            dataset: DatasetUse::of(facts, records),
             latency: samples.distributions(censoring),
             censoring,
             requests: Requests::of(facts, records),

@@ -1,7 +1,9 @@
 //! The columns of `requests.parquet`: one table that the writer and the reader share.
 //!
-//! Pure. Integers are INT64, so that no reader has to guess; absent is null, never zero.
+//! Pure. Integers are INT64, so that no reader has to guess; absent is null, never zero. An optional
+//! column that a file of an earlier sweepd does not have is absent in all its rows.
 
+use crate::ids::Name;
 use crate::run::record::{Chunk, RequestOutcome, RequestRecord};
 use crate::units::MonoNs;
 
@@ -25,12 +27,15 @@ pub(crate) const SCHEMA: &str = "message requests {
     optional int64 output_tokens_reported;
     required int64 body_bytes;
     required int64 user_space_stamps;
+    optional int64 cached_tokens_meant;
+    optional int64 dataset_entry;
     required boolean reused_connection;
     required boolean reuse_race;
     required boolean clock_step;
     required binary outcome (STRING);
     optional binary error (STRING);
     optional binary finish_reason (STRING);
+    optional binary class (STRING);
     required group chunk_at_ns (LIST) { repeated group list { required int64 element; } }
     required group chunk_earliest_ns (LIST) { repeated group list { required int64 element; } }
 }";
@@ -44,7 +49,7 @@ pub(crate) enum Column {
 }
 
 /// In the order of `SCHEMA`.
-pub(crate) const COLUMNS: [Column; 26] = [
+pub(crate) const COLUMNS: [Column; 29] = [
     Column::Integer(|r| Some(r.index.into())),
     Column::Integer(|r| Some(r.user.into())),
     Column::Integer(|r| Some(r.turn.into())),
@@ -63,12 +68,15 @@ pub(crate) const COLUMNS: [Column; 26] = [
     Column::Integer(|r| r.output_tokens_reported.map(i64::from)),
     Column::Integer(|r| i64::try_from(r.body_bytes).ok()),
     Column::Integer(|r| Some(r.user_space_stamps.into())),
+    Column::Integer(|r| r.cached_tokens_meant.map(i64::from)),
+    Column::Integer(|r| r.dataset_entry.map(i64::from)),
     Column::Flag(|r| r.reused_connection),
     Column::Flag(|r| r.reuse_race),
     Column::Flag(|r| r.clock_step),
     Column::Text(|r| Some(r.outcome.name())),
     Column::Text(|r| r.error.as_deref()),
     Column::Text(|r| r.finish_reason.as_deref()),
+    Column::Text(|r| r.class.as_ref().map(Name::as_str)),
     Column::List(|c| c.at.get()),
     Column::List(|c| c.earliest.get()),
 ];
@@ -115,12 +123,15 @@ impl Read {
             output_tokens_reported: small(integer()),
             body_bytes: u64::try_from(integer()?).ok()?,
             user_space_stamps: small(integer())?,
+            cached_tokens_meant: small(integer()),
+            dataset_entry: small(integer()),
             reused_connection: flag()?,
             reuse_race: flag()?,
             clock_step: flag()?,
             outcome: outcome(&text()?)?,
             error: text(),
             finish_reason: text(),
+            class: text().and_then(|name| Name::new(&name)),
             chunks: at.into_iter().zip(earliest).map(chunk).collect(),
         })
     }

@@ -8,7 +8,7 @@ use parquet::basic::Compression;
 use parquet::column::reader::get_typed_column_reader;
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, DataType, Int64Type};
 use parquet::errors::{ParquetError, Result as ParquetResult};
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::writer::{SerializedColumnWriter, SerializedFileWriter};
@@ -48,11 +48,21 @@ pub(super) fn properties() -> WriterProperties {
 }
 
 fn fill(file: &mut File, records: &[RequestRecord]) -> ParquetResult<()> {
-    let schema = Arc::new(parse_message_type(SCHEMA)?);
+    fill_with(file, records, SCHEMA, COLUMNS.iter())
+}
+
+/// `columns`: those of the schema, in its order.
+fn fill_with<'c>(
+    file: &mut File,
+    records: &[RequestRecord],
+    schema: &str,
+    columns: impl Iterator<Item = &'c Column> + Clone,
+) -> ParquetResult<()> {
+    let schema = Arc::new(parse_message_type(schema)?);
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties()))?;
     for rows in records.chunks(ROWS) {
         let mut group = writer.next_row_group()?;
-        for column in &COLUMNS {
+        for column in columns.clone() {
             let Some(mut out) = group.next_column()? else { break };
             match column {
                 Column::Integer(take) => write_integers(&mut out, rows, *take)?,
@@ -147,7 +157,17 @@ fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> P
     let rows = usize::try_from(group.metadata().num_rows())
         .map_err(|_| ParquetError::General("a negative number of rows".into()))?;
     let mut read = Read::default();
-    for (place, column) in COLUMNS.iter().enumerate() {
+    let schema = parse_message_type(SCHEMA)?;
+    for (column, field) in COLUMNS.iter().zip(schema.get_fields()) {
+        let Some(place) = place_of(group, field.name()) else {
+            match column {
+                Column::Integer(_) => read.integers.push(vec![None; rows]),
+                Column::Text(_) => read.texts.push(vec![None; rows]),
+                // None of these came later; without one the rows below lack it.
+                Column::Flag(_) | Column::List(_) => {}
+            }
+            continue;
+        };
         match column {
             Column::Integer(_) => {
                 read.integers.push(optional::<Int64Type>(group, place, rows)?);
@@ -171,6 +191,13 @@ fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> P
         records.push(record);
     }
     Ok(())
+}
+
+/// Which leaf of the file has this name, or lies in a list of it.
+fn place_of(group: &dyn RowGroupReader, name: &str) -> Option<usize> {
+    let columns = group.metadata().columns().iter();
+    let first = |column: &ColumnChunkMetaData| column.column_path().parts().first().cloned();
+    columns.map(first).position(|found| found.as_deref() == Some(name))
 }
 
 /// A flat column's values; a required column has no nulls and no levels.
@@ -251,6 +278,7 @@ mod tests {
             prompt_tokens_expected: Some(129),
             prompt_tokens_reported: None,
             cached_tokens_reported: Some(0),
+            cached_tokens_meant: odd.then_some(12),
             output_tokens_asked: 256,
             output_tokens_reported: odd.then_some(256),
             body_bytes: 1 << 40,
@@ -258,6 +286,8 @@ mod tests {
             reuse_race: false,
             clock_step: !odd,
             user_space_stamps: 3,
+            dataset_entry: odd.then_some(index),
+            class: odd.then(|| crate::ids::Name::new("batch").unwrap()),
         }
     }
 
@@ -277,6 +307,40 @@ mod tests {
         let path = dir.path().join("requests.parquet");
         write(&path, &[]).unwrap();
         assert_eq!(read(&path).unwrap(), []);
+    }
+
+    /// What a sweepd wrote that did not know of the later columns.
+    #[test]
+    fn a_file_without_the_later_columns_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requests.parquet");
+        let later = ["cached_tokens_meant", "dataset_entry", "class"];
+        let early: String = SCHEMA
+            .lines()
+            .filter(|line| !later.iter().any(|name| line.contains(&format!(" {name}"))))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(early.lines().count() + later.len(), SCHEMA.lines().count());
+        let names = parse_message_type(SCHEMA).unwrap();
+        let known = |name: &str| !later.contains(&name);
+        let columns: Vec<&Column> = COLUMNS
+            .iter()
+            .zip(names.get_fields())
+            .filter(|(_, field)| known(field.name()))
+            .map(|(column, _)| column)
+            .collect();
+        let records: Vec<_> = (0..9).map(record).collect();
+        files::write_with(&path, |file| {
+            fill_with(file, &records, &early, columns.iter().copied()).map_err(into_io)
+        })
+        .unwrap();
+        let without = |record: &RequestRecord| RequestRecord {
+            cached_tokens_meant: None,
+            dataset_entry: None,
+            class: None,
+            ..record.clone()
+        };
+        assert_eq!(read(&path).unwrap(), records.iter().map(without).collect::<Vec<_>>());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 mod args;
 pub(crate) mod containment;
 mod cpus;
+pub(crate) mod dataset;
 pub(crate) mod def;
 pub(crate) mod gpu;
 mod hardware;

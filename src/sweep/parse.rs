@@ -7,14 +7,13 @@ use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
 use super::{containment, cpus};
-use super::{gpu, load, smoke, workload};
+use super::{dataset, gpu, load, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
 use crate::form::host::Host;
 use crate::form::{self, Field, Fields, Problems, did_you_mean};
 use crate::seed::Seed;
-use crate::workload::shape::Shape;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -68,7 +67,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let policy = policy::policy(fields.optional("policy").table().as_ref());
     let section = fields.optional("cpus").table();
     let cpus = section.and_then(|fields| cpus::cpus(&fields, around.host.cpus().as_ref()));
-    Some(Sweep {
+    let mut sweep = Sweep {
         name: name?,
         seed: Seed::new(u64::try_from(seed).ok()?),
         blocks,
@@ -84,7 +83,9 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         policy,
         cpus,
         gpu,
-    })
+    };
+    sweep.notes.extend(dataset::notes(&sweep));
+    Some(sweep)
 }
 
 fn at_least_one<T>(items: Vec<T>) -> Option<Vec<T>> {
@@ -126,7 +127,7 @@ fn sampling(fields: &Fields<'_>, variants: &[Variant], endpoint: Endpoint) -> Sa
 
 /// A conversation is one user's; an open loop has requests and no users.
 fn check_conversations(workload: Option<&Workload>, phases: &[Phase], field: &Field<'_>) {
-    let talks = workload.is_some_and(|w| matches!(w.shape, Shape::Conversations { .. }));
+    let talks = workload.is_some_and(|workload| workload.shape.carries_on());
     if talks && phases.iter().any(|phase| matches!(phase.pattern, Pattern::Open(_))) {
         let help = "give the phases `users` and `think_time` instead of a rate".to_owned();
         field.problem("conversations need closed loops", Some(help));

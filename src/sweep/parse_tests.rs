@@ -310,7 +310,7 @@ fn the_load() {
         "kind = \"random\"",
         "kind = \"rnd\"",
         &[
-            "29: `kind`: \"rnd\" is not a choice | choices: `random`, `mixed`, `rag`, `conversations`",
+            "29: `kind`: \"rnd\" is not a choice | choices: `random`, `mixed`, `rag`, `conversations`, `dataset`",
         ],
     );
     check(

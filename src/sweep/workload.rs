@@ -1,5 +1,6 @@
 //! `[workload]` of a sweep file: what is asked of the engine.
 
+use super::dataset;
 use super::def::{Endpoint, Workload};
 use super::load::MOST_TOKENS;
 use super::variants::Surroundings;
@@ -15,6 +16,7 @@ enum Kind {
     Mixed,
     Rag,
     Conversations,
+    Dataset,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -31,6 +33,9 @@ pub(super) fn read(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Wor
     let endpoint = fields.optional("endpoint");
     let endpoint =
         if endpoint.is_there() { endpoint.choice() } else { Some(Endpoint::Completions) };
+    if let Some(Kind::Dataset) = kind {
+        return dataset::read(fields, endpoint, around);
+    }
     let output_tokens = fields.required("output_tokens").count(MOST_TOKENS);
     let Some(kind) = kind else {
         // Which other keys make sense is not known.
@@ -66,7 +71,7 @@ fn shape(
     }
     let prompt_tokens = fields.required("prompt_tokens").count(MOST_TOKENS);
     let shape = match kind {
-        Kind::Random | Kind::Mixed => Some(Shape::Random),
+        Kind::Random | Kind::Mixed | Kind::Dataset => Some(Shape::Random),
         Kind::Rag => {
             let shared = fields.required("shared").float(0.01..=0.99);
             let documents = fields.required("documents").count(1_000_000);

@@ -1,5 +1,6 @@
 //! What is asked: prompts of an exact length.
 
+pub(crate) mod dataset;
 pub(crate) mod prompts;
 pub(crate) mod schedule;
 pub(crate) mod shape;

@@ -34,7 +34,7 @@ pub(crate) enum PromptError {
     TooFewWords { path: PathBuf, found: usize },
     #[error("the tokenizer failed: {0}")]
     Encode(String),
-    #[error("the engine wants token ids, and those need a tokenizer")]
+    #[error("token ids and data sets need a tokenizer")]
     NeedsTokenizer,
     #[error("no prompt of exactly {tokens} tokens was found")]
     NotExact { tokens: u32 },
@@ -86,7 +86,7 @@ impl Prompter {
             Shape::Conversations { turns } => {
                 Some(shape::place(self.seed.nth(user.into()), turn, turns))
             }
-            Shape::Random | Shape::Mixed(_) | Shape::Rag { .. } => None,
+            Shape::Random | Shape::Mixed(_) | Shape::Rag { .. } | Shape::Dataset(_) => None,
         }
     }
 
@@ -94,7 +94,9 @@ impl Prompter {
     pub(crate) fn prompt(&self, user: u32, turn: u32) -> Result<Prompt, PromptError> {
         let tokens = match &self.shape {
             Shape::Mixed(lengths) => lengths.draw(self.seed.nth(user.into()).nth(turn.into())),
-            Shape::Random | Shape::Rag { .. } | Shape::Conversations { .. } => self.tokens,
+            Shape::Random | Shape::Rag { .. } | Shape::Conversations { .. } | Shape::Dataset(_) => {
+                self.tokens
+            }
         };
         self.prompt_of(user, turn, tokens)
     }

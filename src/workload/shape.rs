@@ -3,6 +3,7 @@
 //!
 //! Invariant: every choice is a function of the seed, the user and the turn.
 
+use super::dataset::{AnswerLength, Dataset, Turns};
 use crate::seed::{Seed, Stream};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
@@ -19,6 +20,8 @@ pub(crate) enum Shape {
     Rag { shared: f64, documents: u32 },
     /// Turns that carry what was said before; so many turns on average.
     Conversations { turns: f64 },
+    /// What people once asked, from a file.
+    Dataset(Box<Dataset>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -101,6 +104,35 @@ impl Shape {
             Self::Random | Self::Mixed(_) => 0.0,
             Self::Rag { shared, .. } => *shared,
             Self::Conversations { .. } => 1.0,
+            Self::Dataset(set) => match set.turns {
+                Turns::First => 0.0,
+                Turns::All => 1.0,
+            },
+        }
+    }
+
+    /// Prompts are not all of one length.
+    pub(crate) fn prompts_vary(&self) -> bool {
+        match self {
+            Self::Random | Self::Rag { .. } | Self::Conversations { .. } => false,
+            Self::Mixed(_) | Self::Dataset(_) => true,
+        }
+    }
+
+    /// Answers are not all of one length.
+    pub(crate) fn answers_vary(&self) -> bool {
+        match self {
+            Self::Random | Self::Mixed(_) | Self::Rag { .. } | Self::Conversations { .. } => false,
+            Self::Dataset(set) => set.length == AnswerLength::Recorded,
+        }
+    }
+
+    /// Turns follow one another, so that each needs a user who has had the one before.
+    pub(crate) fn carries_on(&self) -> bool {
+        match self {
+            Self::Random | Self::Mixed(_) | Self::Rag { .. } => false,
+            Self::Conversations { .. } => true,
+            Self::Dataset(set) => set.turns == Turns::All,
         }
     }
 
@@ -108,6 +140,7 @@ impl Shape {
     pub(crate) fn describe(&self) -> Option<String> {
         match self {
             Self::Random => None,
+            Self::Dataset(set) => Some(set.describe()),
             Self::Mixed(Lengths { min, max, spread }) => {
                 let spread = match spread {
                     Spread::Uniform => "uniform".to_owned(),

@@ -41,3 +41,4 @@ mod stopping;
 mod tidy;
 mod trace;
 mod walks;
+mod workload;

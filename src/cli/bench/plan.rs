@@ -267,6 +267,7 @@ impl Bench {
                 prompt_tokens: self.words(),
                 shape: Shape::Random,
                 seed: self.seed.branch(name).value(),
+                part: None,
             },
             users: self.users.min(self.requests.unwrap_or(u32::MAX)),
             min_requests: self.requests.unwrap_or(0),

@@ -30,6 +30,8 @@ pub(crate) struct Seeking {
     dir: AttemptDir,
     runs: Vec<SearchRun>,
     end: Option<SearchEnd>,
+    /// Entries of its part of a data set that its runs have used.
+    used: u32,
 }
 
 impl Seeking {
@@ -37,7 +39,7 @@ impl Seeking {
     pub(crate) fn new(search: &Search, common: LoadPlan, seed: Seed, dir: &AttemptDir) -> Self {
         let name = common.phase.clone();
         let (search, dir) = (search.clone(), dir.clone());
-        Self { name, search, common, seed, dir, runs: Vec::new(), end: None }
+        Self { name, search, common, seed, dir, runs: Vec::new(), end: None, used: 0 }
     }
 
     /// The first run; absent only for a search without points.
@@ -53,6 +55,9 @@ impl Seeking {
         let least = if self.search.slo == Slo::default() { 0 } else { REQUESTS_A_P99 };
         plan.min_requests = plan.min_requests.max(least).max(users.saturating_mul(REQUESTS_A_USER));
         plan.prompts.seed = self.seed.branch(phase.as_str()).value();
+        if let Some(part) = &mut plan.prompts.part {
+            part.used = self.used;
+        }
         plan.records = self.dir.frames(phase.as_str());
         plan.phase = phase;
         Some(plan)
@@ -95,6 +100,8 @@ impl Shell<'_> {
         for seeking in &mut self.searches {
             let Some(users) = level_of(&seeking.name, &facts.phase) else { continue };
             let run = search::run_of(seeking.search.slo, users, facts, records);
+            let looked_at = facts.dataset.as_ref().map_or(0, |part| part.looked_at);
+            seeking.used = seeking.used.wrapping_add(looked_at);
             let (next, said) = seeking.after(run);
             if let Some(plan) = next {
                 self.phases.insert(phase + 1, plan);

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 mod compare;
+mod dataset;
 mod definitions;
 mod engine;
 mod failures;
@@ -52,6 +53,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "GPU and energy", render: gpu::blocks },
     Section { title: "Trial by trial", render: trials::blocks },
     Section { title: "Requests by class", render: requests::blocks },
+    Section { title: "Data set", render: dataset::blocks },
     Section { title: "What really ran", render: really::blocks },
     Section { title: "Inside the engines", render: inside::blocks },
     Section { title: "Smoke launches", render: smoke::blocks },

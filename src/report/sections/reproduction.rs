@@ -4,6 +4,7 @@ use crate::report::block::Block;
 use crate::report::sections::label;
 use crate::report::table::Table;
 use crate::run::cpus::TrialCpus;
+use crate::run::provenance::ModelFiles;
 use crate::stats::data::PhasePlan;
 use crate::stats::summary::Summary;
 
@@ -45,7 +46,9 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         }
     }
     let mut blocks = vec![Block::Table(table)];
-    blocks.extend(model_files(summary));
+    let provenance = || summary.provenance.iter();
+    blocks.extend(files("model file", provenance().flat_map(|stands| &stands.models)));
+    blocks.extend(files("data file", provenance().flat_map(|stands| &stands.data)));
     blocks
 }
 
@@ -65,10 +68,10 @@ fn least(phase: &PhasePlan) -> String {
     if both.is_empty() { String::new() } else { format!(", at least {}", both.join(" and ")) }
 }
 
-/// Every file of every model, to tell whether another machine has the same.
-fn model_files(summary: &Summary) -> Option<Block> {
-    let mut table = Table::new(["model file", "bytes", "sampled SHA-256"]);
-    for model in summary.provenance.iter().flat_map(|provenance| &provenance.models) {
+/// Every file, to tell whether another machine has the same.
+fn files<'a>(title: &str, models: impl Iterator<Item = &'a ModelFiles>) -> Option<Block> {
+    let mut table = Table::new([title, "bytes", "sampled SHA-256"]);
+    for model in models {
         for file in &model.files {
             let short = file.sampled_sha256.get(..16).unwrap_or(&file.sampled_sha256);
             table.row(vec![file.name.as_str().into(), file.bytes.to_string().into(), short.into()]);

@@ -35,10 +35,17 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     blocks.push(Block::Text(format!(
         "Run {}{when}. Each request: {} tokens in (ISL), {} tokens out (OSL), streamed from the {endpoint} \
          endpoint; {}, each one trial of every variant.",
-        summary.run, setup.prompt_tokens, setup.output_tokens, blocks_text
+        summary.run,
+        length(setup.prompt_tokens, setup.prompt_tokens_vary),
+        length(setup.output_tokens, setup.output_tokens_vary),
+        blocks_text
     )));
     blocks.push(Block::Table(variants(summary)));
     blocks
+}
+
+fn length(tokens: u32, vary: bool) -> String {
+    if vary { format!("at most {tokens}") } else { tokens.to_string() }
 }
 
 fn progress(status: &Status) -> String {

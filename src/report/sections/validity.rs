@@ -93,6 +93,9 @@ fn meaning(code: MarkCode) -> &'static str {
         MarkCode::PrefixCacheHits => {
             "the share of prompt tokens from the cache is over 2 percentage points above what the workload means: TTFT is too good."
         }
+        MarkCode::DatasetRepeats => {
+            "the data set had too few conversations for the phase, so that some were asked again: a prefix cache may have known them."
+        }
         MarkCode::TtftAbsent => {
             "answers without any text, or with a first stamp before the request was sent."
         }
