@@ -99,8 +99,9 @@ fn a_changed_sweep_is_refused_with_the_difference_and_nothing_is_touched() {
     let sandbox = Sandbox::new();
     let mut running = sandbox.start(&two_blocks());
     running.until_it_says("phase 2-users");
-    running.signal(libc::SIGKILL);
-    running.wait(Duration::from_secs(10));
+    // In order: after SIGKILL its children may still be writing while the files are counted.
+    running.signal(libc::SIGINT);
+    running.wait(Duration::from_secs(20));
     let dir = sandbox.only_run().unwrap();
     let before = walk(&dir).len();
     let changed = sandbox.write("sweep.toml", &two_blocks().replace("seed = 7", "seed = 8"));
