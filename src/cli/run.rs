@@ -67,10 +67,10 @@ pub(super) fn run(arguments: &RunArguments, folders: Vec<PathBuf>) -> anyhow::Re
     Ok(told(&result, &dir))
 }
 
-/// For the trial line, which waits far more than it works.
+/// For the trial line, which waits far more than it works: of one thread, so that nothing that comes in
+/// has to wake a second one.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")

@@ -1,6 +1,6 @@
 //! Asks a running engine for its metrics and for its effective configuration. Edge.
 //!
-//! Asking costs the engine a little, so it is done once a second and never twice at a time. No
+//! Asking costs the engine a little, so it is done when someone asks for it (once a second) and never twice at a time. No
 //! answer is a sample too: that an engine is silent is worth knowing.
 
 use crate::clock;
@@ -12,11 +12,11 @@ use crate::run::engine_sample::EngineSample;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{MissedTickBehavior, interval};
 
-const EVERY: Duration = Duration::from_secs(1);
 /// A busy engine may answer late; a late sample says when it was asked for.
 const WITHIN: Duration = Duration::from_secs(5);
 /// As much of a log as is read for what it says of the configuration.
@@ -56,12 +56,10 @@ impl Metered {
         }
     }
 
-    /// Samples until the receiver is gone.
-    pub(crate) async fn watch(self, out: UnboundedSender<EngineSample>) {
-        let mut ticks = interval(EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    /// A sample each time that it is asked for, until the receiver is gone.
+    pub(crate) async fn watch(self, asked: Arc<Notify>, out: UnboundedSender<EngineSample>) {
         loop {
-            ticks.tick().await;
+            asked.notified().await;
             if out.send(self.sample().await).is_err() {
                 return;
             }

@@ -4,14 +4,37 @@ use crate::clock;
 use crate::run::host::HostSample;
 use crate::units::{MonoNs, count_f64, ns_to_ms};
 use std::collections::HashMap;
-use sysinfo::{DiskRefreshKind, Disks, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use sysinfo::{DiskRefreshKind, Disks, System};
+
+/// What one process has used so far, and holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) pid: i32,
+    pub(crate) cpu_ms: u64,
+    pub(crate) resident_bytes: u64,
+}
 
 /// Whose processes are whose.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Groups {
-    pub(crate) engine: Vec<i32>,
-    pub(crate) client: Vec<i32>,
-    pub(crate) sweepd: Vec<i32>,
+pub(crate) struct Groups<P> {
+    pub(crate) engine: Vec<P>,
+    pub(crate) client: Vec<P>,
+    pub(crate) sweepd: Vec<P>,
+}
+
+impl<P> Groups<P> {
+    /// The same groups of something else; what becomes nothing is left out.
+    pub(crate) fn map<Q>(&self, mut to: impl FnMut(&P) -> Option<Q>) -> Groups<Q> {
+        let mut all = |list: &[P]| list.iter().filter_map(&mut to).collect();
+        Groups { engine: all(&self.engine), client: all(&self.client), sweepd: all(&self.sweepd) }
+    }
+}
+
+/// The resident size summed over processes; `None` where there are none. A page that two of them
+/// share counts twice, as the report says.
+pub(crate) fn resident_bytes(processes: &[Usage]) -> Option<u64> {
+    let bytes: u64 = processes.iter().map(|process| process.resident_bytes).sum();
+    (bytes > 0).then_some(bytes)
 }
 
 /// Takes one sample after another; rates are between two of them.
@@ -49,41 +72,28 @@ impl HostSampler {
     }
 
     /// `None` for the first, which has nothing to be compared with, and where nothing can be read.
-    pub(crate) fn sample(&mut self, groups: &Groups) -> Option<HostSample> {
+    pub(crate) fn sample(&mut self, groups: &Groups<Usage>) -> Option<HostSample> {
         let cpus = count_f64(self.cpus());
         let system = self.system.as_mut()?;
         let at = clock::now();
         system.refresh_cpu_usage();
         system.refresh_memory();
-        let all: Vec<i32> =
-            groups.engine.iter().chain(&groups.client).chain(&groups.sweepd).copied().collect();
-        let pids: Vec<Pid> =
-            all.iter().filter_map(|pid| u32::try_from(*pid).ok().map(Pid::from_u32)).collect();
-        system.refresh_processes_specifics(
-            ProcessesToUpdate::Some(&pids),
-            true,
-            ProcessRefreshKind::nothing().with_cpu(),
-        );
-        let time = |pid: &i32| {
-            let process = system.process(Pid::from_u32(u32::try_from(*pid).ok()?))?;
-            Some((*pid, process.accumulated_cpu_time()))
-        };
-        let cpu_ms: HashMap<i32, u64> = all.iter().filter_map(time).collect();
         if let Some(disks) = &mut self.disks {
             // Without looking for new ones, which costs more than all the rest.
             for disk in disks.iter_mut() {
                 disk.refresh_specifics(DiskRefreshKind::nothing().with_io_usage());
             }
         }
+        let all = groups.engine.iter().chain(&groups.client).chain(&groups.sweepd);
+        let cpu_ms = all.map(|process| (process.pid, process.cpu_ms)).collect();
         let last = self.last.replace(Last { at, cpu_ms })?;
-        let now = self.last.as_ref()?;
         let passed_ms = ns_to_ms(at.since_ns(last.at));
-        let cores = |pids: &[i32]| {
-            let grown = |pid: &i32| {
-                let before = last.cpu_ms.get(pid).copied().unwrap_or(0);
-                Some(now.cpu_ms.get(pid)?.saturating_sub(before))
+        let cores = |processes: &[Usage]| {
+            let grown = |process: &Usage| {
+                let before = last.cpu_ms.get(&process.pid).copied().unwrap_or(0);
+                process.cpu_ms.saturating_sub(before)
             };
-            let sum: u64 = pids.iter().filter_map(grown).sum();
+            let sum: u64 = processes.iter().map(grown).sum();
             (passed_ms > 0.0).then(|| count_f64(sum) / passed_ms)
         };
         let system = self.system.as_ref()?;
@@ -109,27 +119,27 @@ impl HostSampler {
 mod tests {
     use super::*;
 
-    /// No other test of this process burns as much.
+    fn group(cpu_ms: u64) -> Groups<Usage> {
+        let engine = vec![Usage { pid: 7, cpu_ms, resident_bytes: 3 }];
+        Groups { engine, client: Vec::new(), sweepd: Vec::new() }
+    }
+
     #[test]
-    fn a_group_that_works_is_seen_working() {
-        let mut burner =
-            std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
-        let pid = i32::try_from(burner.id()).unwrap();
-        let groups = Groups { engine: vec![pid], ..Groups::default() };
+    fn cores_are_what_a_group_has_used_since_the_sample_before() {
         let mut sampler = HostSampler::new();
-        assert_eq!(sampler.sample(&groups), None);
-        let until = clock::now().plus(std::time::Duration::from_secs(20));
-        let seen = loop {
-            let sample = sampler.sample(&groups).unwrap();
-            if sample.engine_cores.is_some_and(|cores| cores > 0.05) || clock::now() > until {
-                break sample;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        };
-        burner.kill().unwrap();
-        burner.wait().unwrap();
-        assert!(seen.engine_cores.is_some_and(|cores| cores > 0.05 && cores < 3.0), "{seen:?}");
+        let began = clock::now();
+        assert_eq!(sampler.sample(&group(1_000_000)), None);
+        let seen = sampler.sample(&group(1_000_500)).unwrap();
+        // 500 ms of CPU in no more time than has passed.
+        let least = 500.0 / ns_to_ms(clock::now().since_ns(began));
+        assert!(seen.engine_cores.is_some_and(|cores| cores >= least), "{least}: {seen:?}");
         assert_eq!(seen.client_cores, Some(0.0));
         assert!(seen.memory_available_bytes.is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn memory_of_nobody_is_absent() {
+        assert_eq!(resident_bytes(&[]), None);
+        assert_eq!(resident_bytes(&group(0).engine), Some(3));
     }
 }

@@ -3,6 +3,5 @@
 pub(crate) mod engine;
 pub(crate) mod host;
 pub(crate) mod load;
-pub(crate) mod memory;
 pub(crate) mod model;
 pub(crate) mod room;

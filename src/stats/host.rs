@@ -2,7 +2,7 @@
 
 use crate::run::host::{HostSample, PhaseHost};
 use crate::run::phase::PhaseFacts;
-use crate::stats::quantile::mean;
+use crate::units::ns_to_ms;
 
 /// `None` where the phase holds no sample: it was shorter than a second or two.
 pub(crate) fn of_phase(samples: &[HostSample], facts: &PhaseFacts, cpus: u64) -> Option<PhaseHost> {
@@ -10,8 +10,16 @@ pub(crate) fn of_phase(samples: &[HostSample], facts: &PhaseFacts, cpus: u64) ->
         .iter()
         .filter(|sample| facts.started <= sample.at && sample.at <= facts.ended)
         .collect();
+    let before = std::iter::once(facts.started).chain(inside.iter().map(|sample| sample.at));
+    let spans: Vec<i64> =
+        before.zip(&inside).map(|(from, sample)| sample.at.since_ns(from)).collect();
+    // Each sample stands for the time since the one before it.
     let over = |value: fn(&HostSample) -> Option<f64>| {
-        mean(&inside.iter().filter_map(|sample| value(sample)).collect::<Vec<_>>())
+        let known =
+            inside.iter().zip(&spans).filter_map(|(s, span)| Some((value(s)?, ns_to_ms(*span))));
+        let (sum, whole) =
+            known.fold((0.0, 0.0), |(sum, whole), (v, ms)| (sum + v * ms, whole + ms));
+        (whole > 0.0).then(|| sum / whole)
     };
     let sum = |value: fn(&HostSample) -> Option<u64>| -> Option<u64> {
         let values: Vec<u64> = inside.iter().filter_map(|sample| value(sample)).collect();
@@ -72,6 +80,9 @@ mod tests {
         assert!((got.other_cores.unwrap() - 1.4).abs() < 1e-9, "{got:?}");
         assert!(got.has_busy_neighbour());
         assert_eq!((got.disk_read_bytes, got.disk_written_bytes), (Some(20), None));
+        let rested = [samples[0], sample(began + 4000, 4.0, 1.5)];
+        let rested = of_phase(&rested, &facts, 8).unwrap();
+        assert!((rested.busy_cores.unwrap() - (2.0 + 3.0 * 4.0) / 4.0).abs() < 1e-9, "{rested:?}");
         let quiet = of_phase(&samples[..1], &facts, 8).unwrap();
         assert!(!quiet.has_busy_neighbour());
         assert_eq!(of_phase(&[], &facts, 8), None);

@@ -21,6 +21,7 @@ pub(crate) struct Process {
     pub(crate) start_ticks: u64,
     /// User and system time so far.
     pub(crate) cpu_ticks: u64,
+    pub(crate) resident_pages: u64,
     pub(crate) command: String,
 }
 
@@ -36,6 +37,7 @@ pub(crate) fn parse_stat(text: &str) -> Option<Process> {
         state: fields.first()?.chars().next()?,
         start_ticks: fields.get(19)?.parse().ok()?,
         cpu_ticks: ticks(11)?.saturating_add(ticks(12)?),
+        resident_pages: fields.get(21)?.parse().ok()?,
         command: command.to_owned(),
     })
 }
@@ -108,16 +110,24 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32) -> Process {
-        Process { pid, parent, state: 'S', start_ticks: 1, cpu_ticks: 0, command: "x".into() }
+        Process {
+            pid,
+            parent,
+            state: 'S',
+            start_ticks: 1,
+            cpu_ticks: 0,
+            resident_pages: 0,
+            command: "x".into(),
+        }
     }
 
     #[test]
     fn a_command_may_hold_brackets_and_spaces() {
-        let tail = "S 7 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 2";
+        let tail = "S 7 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12345 1 99";
         let got = parse_stat(&format!("42 (a) b (c)) {tail}")).unwrap();
         assert_eq!((got.pid, got.parent, got.state, got.start_ticks), (42, 7, 'S', 12345));
         assert_eq!(got.command, "a) b (c)");
-        assert_eq!(got.cpu_ticks, 5 + 6);
+        assert_eq!((got.cpu_ticks, got.resident_pages), (5 + 6, 99));
         assert_eq!(parse_stat("42"), None);
     }
 

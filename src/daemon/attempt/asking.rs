@@ -9,7 +9,9 @@ use crate::run::phase::PhaseFacts;
 use crate::sample::engine::{self, Metered};
 use crate::store::dirs::AttemptDir;
 use crate::units::MonoNs;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,11 +25,18 @@ pub(super) struct Asking {
     readback: ReadBack,
     dir: AttemptDir,
     metered: Option<Metered>,
-    metrics: Option<(UnboundedReceiver<EngineSample>, JoinHandle<()>)>,
+    metrics: Option<Metrics>,
     samples: Vec<EngineSample>,
     effective: Option<JoinHandle<EffectiveConfig>>,
     /// Files that are being written; each says what went wrong.
     writing: Vec<JoinHandle<Result<(), String>>>,
+}
+
+/// The task that samples, when it is told to.
+struct Metrics {
+    now: Arc<Notify>,
+    samples: UnboundedReceiver<EngineSample>,
+    task: JoinHandle<()>,
 }
 
 impl Asking {
@@ -50,12 +59,22 @@ impl Asking {
         self.metered = metrics.and_then(|metrics| Metered::new(&self.base, metrics).ok());
         if let Some(metered) = self.metered.clone() {
             let (out, samples) = unbounded_channel();
-            self.metrics = Some((samples, tokio::spawn(metered.watch(out))));
+            let now = Arc::new(Notify::new());
+            let task = tokio::spawn(metered.watch(now.clone(), out));
+            self.metrics = Some(Metrics { now, samples, task });
+            self.ask();
         }
         let (base, readback, log) = (self.base.clone(), self.readback.clone(), self.dir.log());
         self.effective = Some(tokio::spawn(async move {
             engine::effective(&base, &readback.engine, &readback.params, &log).await
         }));
+    }
+
+    /// A sample is due. While one is under way, one more is remembered.
+    pub(super) fn ask(&self) {
+        if let Some(metrics) = &self.metrics {
+            metrics.now.notify_one();
+        }
     }
 
     /// A phase is about to begin: from here its counters count. The prefix cache is emptied where
@@ -80,8 +99,8 @@ impl Asking {
 
     /// Takes in what has been sampled so far.
     pub(super) fn collect(&mut self) {
-        if let Some((samples, _)) = &mut self.metrics {
-            while let Ok(sample) = samples.try_recv() {
+        if let Some(metrics) = &mut self.metrics {
+            while let Ok(sample) = metrics.samples.try_recv() {
                 self.samples.push(sample);
             }
         }
@@ -121,8 +140,8 @@ impl Asking {
     /// A reason to stop has come: the engine is asked nothing more.
     pub(super) fn end(&mut self) {
         self.collect();
-        if let Some((_, task)) = self.metrics.take() {
-            task.abort();
+        if let Some(metrics) = self.metrics.take() {
+            metrics.task.abort();
         }
     }
 

@@ -142,7 +142,15 @@ mod tests {
     use super::*;
 
     fn process(state: char, cpu_ticks: u64) -> Process {
-        Process { pid: 7, parent: 1, state, start_ticks: 1, cpu_ticks, command: "x".into() }
+        Process {
+            pid: 7,
+            parent: 1,
+            state,
+            start_ticks: 1,
+            cpu_ticks,
+            resident_pages: 0,
+            command: "x".into(),
+        }
     }
 
     #[test]

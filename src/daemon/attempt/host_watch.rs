@@ -1,13 +1,14 @@
-//! The host's load beside an attempt: one sample a second, and each phase's own in its files.
+//! The host's load beside an attempt: a sample each second or two, and each phase's own in its files.
 
 use crate::clock;
 use crate::run::host::HostSample;
 use crate::run::phase::PhaseFacts;
-use crate::sample::load::{Groups, HostSampler};
+use crate::sample::load::{Groups, HostSampler, Usage};
 use crate::stats::host;
 use crate::store::dirs::AttemptDir;
 use crate::supervise::tree::{self, Process};
 use crate::units::MonoNs;
+use rustix::param::{clock_ticks_per_second, page_size};
 use std::time::Duration;
 
 /// Ticks also come with changes of state; rates over less are noise.
@@ -26,7 +27,7 @@ impl HostWatch {
         Self { sampler: HostSampler::new(), dir: dir.clone(), last: None, samples: Vec::new() }
     }
 
-    pub(super) fn tick(&mut self, groups: &Groups) {
+    pub(super) fn tick(&mut self, groups: &Groups<Usage>) {
         let now = clock::now();
         if self.last.is_some_and(|last| now.since(last) < LEAST) {
             return;
@@ -52,18 +53,24 @@ impl HostWatch {
 
 /// Everything below this sweepd that is not the engine is its own: the load process apart. `all`: a
 /// snapshot of the machine's processes; `engine`: those of the attempt.
-pub(super) fn groups(all: &[Process], engine: &[Process]) -> Groups {
-    let pids = |list: &[Process]| list.iter().map(|process| process.pid).collect::<Vec<_>>();
+pub(super) fn groups(all: &[Process], engine: Vec<Process>) -> Groups<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let engine = pids(engine);
-    let below: Vec<Process> = tree::descendants(all, own)
-        .into_iter()
-        .filter(|process| !engine.contains(&process.pid))
-        .collect();
-    let (client, mut sweepd): (Vec<i32>, Vec<i32>) =
-        pids(&below).into_iter().partition(|pid| is_client(*pid));
-    sweepd.push(own);
+    let is_engines = |process: &Process| engine.iter().any(|other| other.pid == process.pid);
+    let mut below = tree::descendants(all, own);
+    below.retain(|process| !is_engines(process));
+    below.extend(all.iter().find(|process| process.pid == own).cloned());
+    let (client, sweepd) = below.into_iter().partition(|process| is_client(process.pid));
     Groups { engine, client, sweepd }
+}
+
+/// What a process that was seen earlier has used by now; `None` when it is gone.
+pub(super) fn usage(seen: &Process) -> Option<Usage> {
+    let now = tree::read(seen.pid).filter(|now| now.start_ticks == seen.start_ticks)?;
+    Some(Usage {
+        pid: now.pid,
+        cpu_ms: now.cpu_ticks.saturating_mul(1000) / clock_ticks_per_second().max(1),
+        resident_bytes: now.resident_pages.saturating_mul(page_size().try_into().unwrap_or(0)),
+    })
 }
 
 fn is_client(pid: i32) -> bool {

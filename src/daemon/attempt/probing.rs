@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 const PROBE_EVERY: Duration = Duration::from_millis(200);
-const PROBE_SELDOM: Duration = Duration::from_secs(1);
+const PROBE_SELDOM: Duration = Duration::from_secs(2);
 
 /// Between one question and the next: the time to ready is known to the fiftieth part of it.
 fn pause(waited: Duration) -> Duration {

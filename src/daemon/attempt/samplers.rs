@@ -5,38 +5,46 @@
 
 use super::AttemptPlan;
 use super::asking::Asking;
-use super::host_watch::{HostWatch, groups};
+use super::host_watch::{HostWatch, groups, usage};
 use crate::clock;
 use crate::load::message::LoadPlan;
 use crate::run::effective::EffectiveConfig;
 use crate::run::phase::PhaseFacts;
 use crate::run::signal::{Signal, Source};
-use crate::sample::load::Groups;
-use crate::sample::memory::MemorySampler;
+use crate::sample::load::{self, Groups, Usage};
 use crate::store::dirs::AttemptDir;
-use crate::supervise::tree;
+use crate::supervise::tree::{self, Process};
 use crate::units::MonoNs;
 use std::time::Duration;
 
 /// How often `tick` is called.
 pub(super) const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// How old a snapshot of the processes may be.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How old a snapshot of the processes may be: reading it each second would cost more than all the rest.
+const SNAPSHOT: Duration = Duration::from_secs(10);
+const SNAPSHOT_SETTLED: Duration = Duration::from_secs(30);
+/// After so long without a change the host is looked at on every second tick: the phase has samples
+/// enough, and each costs sweepd the same.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// The samplers of one attempt.
 pub(super) struct Samplers {
-    memory: MemorySampler,
+    peak_memory_bytes: Option<u64>,
     host: HostWatch,
     asking: Asking,
     processes: Option<Processes>,
+    /// A phase that is measured is under way: the host's load is kept for those alone.
+    measuring: bool,
+    /// The last change, of state or load.
+    changed: MonoNs,
+    rests: bool,
     /// Samples that could not be kept.
     problems: Vec<String>,
 }
 
-/// A snapshot of the machine's processes: reading it each second would cost more than all the rest.
+/// A snapshot of the machine's processes.
 struct Processes {
     at: MonoNs,
-    groups: Groups,
+    groups: Groups<Process>,
 }
 
 /// What they came to.
@@ -52,33 +60,57 @@ impl Samplers {
     /// The guard runs; the engine is being launched.
     pub(super) fn begin(plan: &AttemptPlan, dir: &AttemptDir) -> Self {
         Self {
-            memory: MemorySampler::new(),
+            peak_memory_bytes: None,
             host: HostWatch::new(dir),
             asking: Asking::new(plan, dir),
             processes: None,
+            measuring: false,
+            changed: clock::now(),
+            rests: false,
             problems: Vec::new(),
         }
     }
 
     /// Once a second.
     pub(super) fn tick(&mut self, guard: Option<i32>) {
+        self.asking.ask();
+        self.rests = !self.rests && clock::now().since(self.changed) > SETTLED;
+        if !self.rests {
+            self.look(guard);
+        }
+    }
+
+    fn look(&mut self, guard: Option<i32>) {
         let Some(guard) = guard else { return };
         let now = clock::now();
-        let recent = |seen: &Processes| now.since(seen.at) < LOOK_EVERY;
+        let settled = now.since(self.changed) > SETTLED;
+        let most = if settled { SNAPSHOT_SETTLED } else { SNAPSHOT };
+        let recent = |seen: &Processes| now.since(seen.at) < most;
         let seen = self.processes.take().filter(recent).unwrap_or_else(|| {
             let all = tree::all();
             let engine = tree::descendants(&all, guard);
-            Processes { at: now, groups: groups(&all, &engine) }
+            Processes { at: now, groups: groups(&all, engine) }
         });
-        self.memory.sample(&seen.groups.engine);
-        self.host.tick(&seen.groups);
+        if self.measuring {
+            let used = seen.groups.map(usage);
+            self.note_memory(&used.engine);
+            self.host.tick(&used);
+        } else {
+            let engine: Vec<_> = seen.groups.engine.iter().filter_map(usage).collect();
+            self.note_memory(&engine);
+        }
         self.processes = Some(seen);
+    }
+
+    fn note_memory(&mut self, engine: &[Usage]) {
+        self.peak_memory_bytes = self.peak_memory_bytes.max(load::resident_bytes(engine));
     }
 
     /// At each change of state while the engine is meant to live: there may be other processes.
     pub(super) fn state_changed(&mut self, guard: Option<i32>) {
         self.processes = None;
-        self.tick(guard);
+        self.changed = clock::now();
+        self.look(guard);
     }
 
     /// The engine has generated its first token; warm-up or the first phase comes next.
@@ -92,8 +124,10 @@ impl Samplers {
     }
 
     /// A load process was started: the warm-up's or a phase's.
-    pub(super) fn load_started(&mut self, _plan: &LoadPlan, _warmup: bool) {
+    pub(super) fn load_started(&mut self, _plan: &LoadPlan, warmup: bool) {
         self.processes = None;
+        self.changed = clock::now();
+        self.measuring = !warmup;
     }
 
     /// It has said its last word: what it measured, or `None` if it ended without a result.
@@ -103,6 +137,7 @@ impl Samplers {
         warmup: bool,
         facts: Option<&PhaseFacts>,
     ) {
+        self.measuring = false;
         if let Some(facts) = facts.filter(|_| !warmup) {
             self.asking.keep(facts);
             self.problems.extend(self.host.keep(facts).err());
@@ -128,6 +163,6 @@ impl Samplers {
     pub(super) async fn settle(self) -> Sampled {
         let (effective, mut problems) = self.asking.settle().await;
         problems.extend(self.problems);
-        Sampled { peak_memory_bytes: self.memory.peak_bytes(), effective, problems }
+        Sampled { peak_memory_bytes: self.peak_memory_bytes, effective, problems }
     }
 }
