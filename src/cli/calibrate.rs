@@ -167,6 +167,7 @@ fn plan(pace: &Pace, port: u16, records: &Path) -> anyhow::Result<LoadPlan> {
             shape: Shape::Random,
             seed: 1,
             part: None,
+            classes: Vec::new(),
         },
         users: pace.users.min(requests),
         min_requests: requests,

@@ -96,6 +96,8 @@ pub(crate) fn attempt_plan(
             shape: sweep.workload.shape.clone(),
             seed: seed.value(),
             part: parts.get(&phase.name).copied(),
+            // The warm-up's requests count nowhere.
+            classes: if phase.name == Name::warmup() { Vec::new() } else { sweep.classes.clone() },
         },
         users: phase.users.get(),
         min_requests: phase.min_requests,

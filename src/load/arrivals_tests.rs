@@ -16,6 +16,7 @@ fn open(plan: &mut LoadPlan, at_ms: impl Iterator<Item = u64>, most: u32) {
         schedule: OpenLoop::Trace {
             offsets: at_ms.map(|ms| ms * MS).collect(),
             lengths: Vec::new(),
+            classes: Vec::new(),
         },
         seed: 1,
         kept: plan.records.with_extension("csv"),

@@ -476,6 +476,8 @@ impl Driver {
                 ..self.cost
             },
             intended_cached: self.plan.prompts.shape.intended_cached(),
+            classes: self.plan.prompts.classes.clone(),
+            stages: self.plan.pattern.stages().to_vec(),
             dataset: self.supply.part_facts().map(Box::new),
             open: self.schedule.as_ref().map(Schedule::facts),
             kernel_stamps: self.stamped_reads > 0,

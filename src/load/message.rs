@@ -8,9 +8,10 @@ use super::peer::Peer;
 use crate::engine::request::Draft;
 use crate::ids::Name;
 use crate::run::phase::PhaseFacts;
+use crate::run::slo::Class;
 use crate::units::count_f64;
 use crate::workload::dataset::Part;
-use crate::workload::schedule::OpenLoop;
+use crate::workload::schedule::{OpenLoop, Stage};
 use crate::workload::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -141,6 +142,15 @@ pub(crate) enum LoadPattern {
 
 impl LoadPattern {
     pub(crate) const CLOSED: Self = Self::Closed { think_time_ns: 0, ramp_up_ns: 0 };
+
+    /// What an open loop goes through; empty at one rate.
+    pub(crate) fn stages(&self) -> &[Stage] {
+        match self {
+            Self::Open { schedule: OpenLoop::Stages { stages, .. }, .. } => stages,
+            Self::Open { schedule: OpenLoop::Rate { .. } | OpenLoop::Trace { .. }, .. }
+            | Self::Closed { .. } => &[],
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,6 +173,8 @@ pub(crate) struct PromptPlan {
     pub(crate) seed: u64,
     /// Of a data set: the phase's own; without one all of it.
     pub(crate) part: Option<Part>,
+    /// Of the requests; empty where the sweep names none.
+    pub(crate) classes: Vec<Class>,
 }
 
 /// One line on the load process's stdout.
@@ -174,7 +186,7 @@ pub(crate) enum LoadEvent {
     /// Once a second.
     Tick(LoadTick),
     /// The last line of a phase that was driven to its end, whatever the end.
-    Done { facts: PhaseFacts },
+    Done { facts: Box<PhaseFacts> },
     /// The load process could not do its work: sweepd's fault or the machine's.
     Broken { reason: String },
 }

@@ -30,7 +30,7 @@ pub(crate) fn main(cpus: Option<&CpuSet>) -> ExitCode {
     let printer = std::thread::spawn(move || print_events(&events, &mut io::stdout()));
     let bound = bound.map_err(|why| format!("the load generator cannot {why}"));
     let last = match bound.and_then(|()| drive(&notes)) {
-        Ok(facts) => LoadEvent::Done { facts },
+        Ok(facts) => LoadEvent::Done { facts: Box::new(facts) },
         Err(reason) => LoadEvent::Broken { reason },
     };
     let code = match &last {

@@ -408,6 +408,7 @@ mod tests {
             shape: Shape::Random,
             seed: 1,
             part: None,
+            classes: Vec::new(),
         };
         let none = Recorded::open(dataset.clone(), &prompts, 1, false).unwrap_err();
         assert!(none.to_string().contains("need a tokenizer"), "{none}");

@@ -51,6 +51,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
             shape: Shape::Random,
             seed: 1,
             part: None,
+            classes: Vec::new(),
         },
         users: 1,
         min_requests: 1,

@@ -10,6 +10,8 @@ use super::message::{LoadPattern, LoadPlan};
 use super::recorded::Recorded;
 use super::request::{History, RequestTemplate};
 use crate::engine::def::PromptField;
+use crate::ids::Name;
+use crate::run::slo::{Class, class_of};
 use crate::seed::Seed;
 use crate::workload::dataset::PartFacts;
 use crate::workload::prompts::{PromptError, Prompter};
@@ -48,6 +50,7 @@ pub(crate) struct Prepared {
     pub(crate) system: Option<String>,
     /// Which entry of the data set it asks.
     pub(crate) dataset_entry: Option<u32>,
+    pub(crate) class: Option<Name>,
     pub(crate) output_tokens: u32,
     pub(crate) prompt_tokens: u32,
     /// Absent where the server's own template is around the prompt.
@@ -68,6 +71,8 @@ struct Maker {
     output_tokens: u32,
     /// An open loop may have lengths of its own for each request.
     schedule: Option<OpenLoop>,
+    classes: Vec<Class>,
+    seed: Seed,
 }
 
 impl Maker {
@@ -81,6 +86,15 @@ impl Maker {
                 turn,
             ),
         }
+    }
+
+    /// `said`: what the entry's own field says.
+    fn class(&self, user: u32, turn: u32, said: Option<&str>) -> Option<Name> {
+        let scheduled = self.schedule.as_ref().and_then(|schedule| schedule.class(turn));
+        let scheduled = scheduled.and_then(|class| self.classes.get(class));
+        let seed = self.seed.nth(user.into()).nth(turn.into());
+        let class = scheduled.or_else(|| class_of(&self.classes, said, seed));
+        class.map(|class| class.name.clone())
     }
 
     /// A message that someone once wrote.
@@ -112,6 +126,7 @@ impl Maker {
             prompt_tokens: said.content_tokens,
             prompt_tokens_expected: expected,
             dataset_entry: Some(said.entry),
+            class: self.class(user, turn, said.class.as_deref()),
             said: said.place.map(|place| (place, said.text)),
             system: said.system,
         })
@@ -135,6 +150,7 @@ impl Maker {
             said,
             system: None,
             dataset_entry: None,
+            class: self.class(user, turn, None),
             bytes: self.template.bytes(&prompt.text, &ids, output_tokens)?,
             output_tokens,
             prompt_tokens: prompt.content_tokens,
@@ -184,6 +200,8 @@ impl Supply {
                 LoadPattern::Open { schedule, .. } => Some(schedule.clone()),
                 LoadPattern::Closed { .. } => None,
             },
+            classes: plan.prompts.classes.clone(),
+            seed: Seed::new(plan.prompts.seed),
         };
         let ahead = turns_ahead(lanes, requests);
         let ready = first_ready(&maker, lanes, ahead)?;

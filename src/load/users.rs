@@ -345,6 +345,7 @@ impl Driver {
         let said = flight.stream.take_text().zip(flight.request.said.take());
         let mut record = flight.stream.into_record();
         record.dataset_entry = flight.request.dataset_entry;
+        record.class = flight.request.class.take();
         if let Some((answer, (_, prompt))) = said.filter(|_| record.outcome.is_ok()) {
             user.history.push((prompt, answer));
         }

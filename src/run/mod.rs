@@ -17,6 +17,7 @@ pub(crate) mod provenance;
 pub(crate) mod record;
 pub(crate) mod search;
 pub(crate) mod signal;
+pub(crate) mod slo;
 
 /// The version of every file in a run directory. A reader refuses a newer one.
 pub(crate) const FORMAT: u32 = 1;

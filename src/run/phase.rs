@@ -1,8 +1,10 @@
 //! What the load generator knows about a phase when it is over.
 
 use crate::ids::Name;
+use crate::run::slo::Class;
 use crate::units::MonoNs;
 use crate::workload::dataset::PartFacts;
+use crate::workload::schedule::Stage;
 use serde::{Deserialize, Serialize};
 
 /// Why a phase stopped sending.
@@ -86,6 +88,12 @@ pub(crate) struct PhaseFacts {
     /// How it used its part of a data set; absent where there is none.
     #[serde(default)]
     pub(crate) dataset: Option<Box<PartFacts>>,
+    /// Of its requests; empty where the sweep names none.
+    #[serde(default)]
+    pub(crate) classes: Vec<Class>,
+    /// What an open loop goes through; empty at one rate.
+    #[serde(default)]
+    pub(crate) stages: Vec<Stage>,
     /// Absent for a closed loop.
     #[serde(default)]
     pub(crate) open: Option<OpenFacts>,

@@ -3,20 +3,15 @@
 use crate::ids::Name;
 use crate::run::outcome::FailureKind;
 use crate::run::phase::PhaseEnd;
+use crate::run::slo::Slo;
 use serde::{Deserialize, Serialize};
-
-/// What a level must keep to: 99 of 100 requests within each limit that is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Slo {
-    pub(crate) ttft_ms: Option<f64>,
-    pub(crate) tpot_ms: Option<f64>,
-}
 
 /// How to search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Search {
     /// Users of the levels that are tried first, ascending.
     pub(crate) points: Vec<u32>,
+    /// What a level must keep to: 99 of 100 requests within each limit that is there.
     pub(crate) slo: Slo,
     /// The share of requests that may fail.
     pub(crate) error_budget: f64,

@@ -8,6 +8,7 @@ use crate::stats::cost::Cost;
 use crate::stats::data::PhasePlan;
 use crate::stats::engine::EngineOverTrials;
 use crate::stats::gpu::GpuOverTrials;
+use crate::stats::group::{Group, GroupTrial};
 use crate::stats::interval::OverTrials;
 use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
 use crate::stats::phase::{Client, PhaseTrial, Requests, Tokens};
@@ -50,6 +51,9 @@ pub(crate) struct Cell {
     /// Of a million output tokens; absent where the sweep has no price or no GPU was sampled.
     #[serde(default)]
     pub(crate) cost_per_million: Option<Cost>,
+    /// Classes of its requests, and stages of its schedule.
+    #[serde(default)]
+    pub(crate) groups: Vec<Group>,
     pub(crate) trials: Vec<PhaseTrial>,
 }
 
@@ -100,6 +104,8 @@ impl Cell {
             client.add(&trial.client);
         }
         let latency = pooled.distributions(censoring);
+        let groups: Vec<&[GroupTrial]> = trials.iter().map(|trial| &*trial.groups).collect();
+        let groups = Group::over_trials(&groups, &mut pooled);
         Self {
             variant: variant.clone(),
             phase: phase.name.clone(),
@@ -126,6 +132,7 @@ impl Cell {
             engine: EngineOverTrials::of(trials.iter().filter_map(|trial| trial.engine.as_ref())),
             gpu: GpuOverTrials::of(trials.iter().filter_map(|trial| trial.gpu.as_ref())),
             cost_per_million: None,
+            groups,
             trials,
         }
     }

@@ -112,6 +112,8 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
         },
         intended_cached: 0.0,
         dataset: None,
+        classes: Vec::new(),
+        stages: Vec::new(),
         open: None,
         kernel_stamps: true,
     }

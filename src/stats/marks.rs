@@ -8,6 +8,7 @@ use crate::run::outcome::TeardownVerdict;
 use crate::run::phase::PhaseEnd;
 use crate::stats::cell::Cell;
 use crate::stats::data::VersionChange;
+use crate::stats::group::GroupKey;
 use crate::stats::metric::{Censoring, Metric, share};
 use crate::stats::phase::{Client, PhaseTrial};
 use crate::stats::summary::{AttemptSummary, TrialSummary};
@@ -195,23 +196,7 @@ fn about_times(trial: &PhaseTrial) -> Vec<Found> {
         found.push((MarkCode::ClientLimited, detail));
     }
     found.extend(about_client(&trial.client));
-    if trial.parts.is_some_and(|parts| parts.settled == Some(false)) {
-        let detail = "latencies were still changing in the second half".to_owned();
-        found.push((MarkCode::NotSettled, detail));
-    }
-    match (&trial.steady, &trial.whole) {
-        (None, Some(_)) => found.push((
-            MarkCode::NoSteadyWindow,
-            "the users were never all busy at once before sending stopped".to_owned(),
-        )),
-        (Some(steady), Some(whole))
-            if steady.duration_s < STEADY_MIN_S.max(STEADY_MIN_SHARE * whole.duration_s) =>
-        {
-            let detail = format!("{:.1} s of {:.1} s", steady.duration_s, whole.duration_s);
-            found.push((MarkCode::ShortSteadyWindow, detail));
-        }
-        _ => {}
-    }
+    found.extend(about_window(trial));
     let mean = |metric| trial.latency.get(&metric).map(|sample| sample.mean);
     let lag = mean(Metric::TtftFromScheduled).zip(mean(Metric::Ttft)).map(|(due, sent)| due - sent);
     if let Some(lag) = lag.filter(|lag| *lag > SEND_LAG_LIMIT_MS) {
@@ -228,6 +213,43 @@ fn about_times(trial: &PhaseTrial) -> Vec<Found> {
     if trial.client.phases_without_kernel_stamps > 0 {
         let detail = "arrival times were taken by the client, not by the kernel".to_owned();
         found.push((MarkCode::NoKernelStamps, detail));
+    }
+    found
+}
+
+/// Whether there was a steady part, and one that is long enough.
+fn about_window(trial: &PhaseTrial) -> Vec<Found> {
+    let mut found = Vec::new();
+    if let Some(parts) = trial.parts.filter(|parts| parts.settled == Some(false)) {
+        let detail = match parts.level {
+            Some(false) => {
+                "in its second half there were more, or fewer, requests in flight than ever in its first"
+            }
+            Some(true) | None => "latencies were still changing in the second half",
+        };
+        found.push((MarkCode::NotSettled, detail.to_owned()));
+    }
+    match (&trial.steady, &trial.whole) {
+        (None, Some(_)) => {
+            let ramps = trial.groups.iter().any(|group| matches!(group.key, GroupKey::Stage(_)));
+            let detail = if ramps {
+                "its rate never held"
+            } else {
+                "the users were never all busy at once before sending stopped"
+            };
+            found.push((MarkCode::NoSteadyWindow, detail.to_owned()));
+        }
+        (Some(steady), Some(whole)) => {
+            let least = STEADY_MIN_S.max(STEADY_MIN_SHARE * whole.duration_s);
+            // What it took to settle is in the window, and is not steady.
+            let settled = trial.parts.map_or(steady.duration_s, |parts| parts.steady_s);
+            let part = steady.duration_s.min(settled);
+            if part < least {
+                let detail = format!("{part:.1} s of {:.1} s", whole.duration_s);
+                found.push((MarkCode::ShortSteadyWindow, detail));
+            }
+        }
+        _ => {}
     }
     found
 }

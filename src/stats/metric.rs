@@ -3,6 +3,7 @@
 //! Names are the field's; a unit stands at the end. One entry here puts a metric into the
 //! summary, the CSV and whatever loops over `ALL`.
 
+use crate::stats::group::GroupKey;
 use crate::stats::pool::Pool;
 use crate::stats::quantile::Distribution;
 use serde::{Deserialize, Serialize};
@@ -107,21 +108,31 @@ impl Metric {
 /// Figures by metric; a metric without a sample is missing.
 pub(crate) type Distributions = BTreeMap<Metric, Distribution>;
 
-/// Raw values by metric.
+/// Raw values by metric: of all requests, and of each group of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Samples(BTreeMap<Metric, Pool>);
+pub(crate) struct Samples {
+    all: BTreeMap<Metric, Pool>,
+    groups: BTreeMap<GroupKey, Self>,
+}
 
 impl Samples {
     pub(crate) fn add(&mut self, metric: Metric, value: Option<f64>) {
         if let Some(value) = value {
-            self.0.entry(metric).or_default().add(value);
+            self.all.entry(metric).or_default().add(value);
         }
     }
 
     pub(crate) fn append(&mut self, other: Self) {
-        for (metric, values) in other.0 {
-            self.0.entry(metric).or_default().append(values);
+        for (metric, values) in other.all {
+            self.all.entry(metric).or_default().append(values);
         }
+        for (key, values) in other.groups {
+            self.groups.entry(key).or_default().append(values);
+        }
+    }
+
+    pub(crate) fn of_group(&mut self, key: &GroupKey) -> &mut Self {
+        self.groups.entry(key.clone()).or_default()
     }
 
     /// Bounds are left out where `censored` says that there is nothing to bound.
@@ -131,7 +142,7 @@ impl Samples {
             Metric::ItlLowerBound | Metric::ItlUpperBound => censored.gaps > 0,
             _ => true,
         };
-        let kept = self.0.iter_mut().filter(|(metric, _)| wanted(**metric));
+        let kept = self.all.iter_mut().filter(|(metric, _)| wanted(**metric));
         kept.filter_map(|(metric, values)| Some((*metric, values.distribution()?))).collect()
     }
 }

@@ -13,11 +13,13 @@ use crate::stats::data::PhaseData;
 use crate::stats::dataset::DatasetUse;
 use crate::stats::engine::EngineFigures;
 use crate::stats::gpu::GpuTrial;
+use crate::stats::group::{self, GroupTrial};
 use crate::stats::marks::MarkCode;
 use crate::stats::marks_gpu;
-use crate::stats::metric::{Censoring, Distributions, Metric, Samples};
+use crate::stats::metric::{Censoring, Distributions, Samples};
 use crate::stats::quantile::Distribution;
-use crate::stats::request::{RequestMetrics, gaps, text_chunks};
+use crate::stats::request::{RequestMetrics, text_chunks};
+use crate::stats::sample::sample;
 use crate::stats::settle::{self, Parts};
 use crate::stats::window::{self, Window};
 use crate::units::{count_f64, ns_to_ms};
@@ -45,6 +47,9 @@ pub(crate) struct PhaseTrial {
     /// How it used its part of a data set; absent where there is none.
     #[serde(default)]
     pub(crate) dataset: Option<DatasetUse>,
+    /// Classes of its requests, and stages of its schedule.
+    #[serde(default)]
+    pub(crate) groups: Vec<GroupTrial>,
     pub(crate) latency: Distributions,
     pub(crate) censoring: Censoring,
     pub(crate) requests: Requests,
@@ -152,6 +157,7 @@ impl PhaseTrial {
         };
         let counted: &[RequestRecord] = if measured { records } else { &[] };
         let (mut samples, censoring) = sample(counted);
+        let groups = group::groups(facts, records, measured, &mut samples);
         let tokens = Tokens::of(records);
         let figures = gpu.as_ref().and_then(|gpu| GpuTrial::of(gpu, tokens.counted()));
         let phase = Self {
@@ -165,6 +171,7 @@ impl PhaseTrial {
             parts: measured.then(|| settle::parts(facts, records)).flatten(),
             intended_cached: facts.intended_cached,
             dataset: DatasetUse::of(facts, records),
+            groups,
             latency: samples.distributions(censoring),
             censoring,
             requests: Requests::of(facts, records),
@@ -176,41 +183,6 @@ impl PhaseTrial {
             host: *host,
         };
         (phase, samples)
-    }
-}
-
-fn sample(records: &[RequestRecord]) -> (Samples, Censoring) {
-    let mut samples = Samples::default();
-    let mut censoring = Censoring::default();
-    for record in records {
-        let Some(metrics) = RequestMetrics::of(record) else { continue };
-        samples.add(Metric::Ttft, metrics.ttft_ms);
-        samples.add(Metric::TtftLowerBound, metrics.ttft_lower_bound_ms);
-        samples.add(Metric::TtftFromScheduled, metrics.ttft_from_scheduled_ms);
-        samples.add(Metric::FirstChunk, metrics.first_chunk_ms);
-        samples.add(Metric::Tpot, metrics.tpot_ms);
-        samples.add(Metric::E2el, metrics.e2el_ms);
-        samples.add(Metric::E2elFromScheduled, metrics.e2el_from_scheduled_ms);
-        samples.add(Metric::UserSpeed, metrics.output_tokens_per_s);
-        censoring.first_texts += u64::from(metrics.first_text_censored);
-        censoring.first_texts_of += u64::from(metrics.ttft_ms.is_some());
-        for gap in gaps(record) {
-            samples.add(Metric::Itl, Some(gap.ms));
-            samples.add(Metric::ItlLowerBound, Some(gap.lower_bound_ms));
-            samples.add(Metric::ItlUpperBound, Some(gap.upper_bound_ms));
-            censoring.gaps += u64::from(gap.censored);
-            censoring.gaps_of += 1;
-        }
-        censoring.gaps_at_end += u64::from(only_the_end_is_bounded(record));
-    }
-    (samples, censoring)
-}
-
-/// The last chunk has only bounds and the one before it a stamp of its own.
-fn only_the_end_is_bounded(record: &RequestRecord) -> bool {
-    match text_chunks(record) {
-        [.., before, last] => last.is_censored() && !before.is_censored(),
-        [] | [_] => false,
     }
 }
 
@@ -407,6 +379,7 @@ fn count(length: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::stats::fixture::{facts, failed, ms, record};
+    use crate::stats::metric::Metric;
     use proptest::prelude::*;
 
     fn phase(end: PhaseEnd) -> PhaseTrial {

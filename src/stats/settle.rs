@@ -9,6 +9,7 @@
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
 use crate::stats::request::RequestMetrics;
+use crate::stats::span::{self, Span};
 use crate::units::{MonoNs, count_f64};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,7 @@ const WORTH: f64 = 0.9;
 /// The parts of a phase, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Parts {
-    /// Until every user had a request under way.
+    /// Until every user had a request under way, or an open loop as many in flight as later.
     pub(crate) ramp_s: f64,
     /// From then until latencies had settled; the steady window of throughput holds this, too.
     pub(crate) settling_s: f64,
@@ -30,38 +31,44 @@ pub(crate) struct Parts {
     pub(crate) drain_s: f64,
     /// Absent where there were too few requests to say.
     pub(crate) settled: Option<bool>,
+    /// Of an open loop: whether the number in flight came to its level in the first half.
+    #[serde(default)]
+    pub(crate) level: Option<bool>,
 }
 
 /// When the steady part begins, and whether latencies have settled there.
-fn steady_from(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<(MonoNs, Option<bool>)> {
-    let full = facts.full_at?;
+fn steady_from(span: Span, records: &[RequestRecord]) -> (MonoNs, Option<bool>) {
     let mut sent: Vec<(MonoNs, f64)> = records
         .iter()
-        .filter(|record| record.sent.is_some_and(|sent| sent >= full))
+        .filter(|record| record.sent.is_some_and(|at| span.from <= at && at < span.to))
         .filter_map(|record| Some((record.sent?, RequestMetrics::of(record)?.e2el_ms?)))
         .collect();
     sent.sort_unstable_by_key(|(at, _)| *at);
     let values: Vec<f64> = sent.iter().map(|(_, value)| *value).collect();
-    Some(match truncation(&values) {
-        Truncation::TooFew => (full, None),
-        Truncation::Never => (full, Some(false)),
+    let began = span.from;
+    match truncation(&values) {
+        // A load that never came to its level has not settled, whatever latencies say.
+        _ if span.level == Some(false) => (began, Some(false)),
+        Truncation::TooFew => (began, None),
+        Truncation::Never => (began, Some(false)),
         Truncation::At(first) => {
-            let at = sent.get(first).map_or(full, |(at, _)| if first == 0 { full } else { *at });
-            (at.min(facts.stopped_at), Some(true))
+            let at = sent.get(first).map_or(began, |(at, _)| if first == 0 { began } else { *at });
+            (at.min(span.to), Some(true))
         }
-    })
+    }
 }
 
 pub(crate) fn parts(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Parts> {
-    let full = facts.full_at?;
-    let (from, settled) = steady_from(facts, records)?;
+    let span = span::steady(facts, records)?;
+    let (from, settled) = steady_from(span, records);
     let seconds = |from: MonoNs, to: MonoNs| to.since(from).as_secs_f64();
     Some(Parts {
-        ramp_s: seconds(facts.started, full),
-        settling_s: seconds(full, from),
-        steady_s: seconds(from, facts.stopped_at),
+        ramp_s: seconds(facts.started, span.from),
+        settling_s: seconds(span.from, from),
+        steady_s: seconds(from, span.to),
         drain_s: seconds(facts.stopped_at, facts.ended),
         settled,
+        level: span.level,
     })
 }
 

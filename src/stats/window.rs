@@ -1,8 +1,8 @@
 //! Throughput within a window of one phase.
 //!
 //! Two windows, never mixed: *whole*, from the first request's due time to the end of the last
-//! stream, ramp and drain included; and *steady*, from the moment every user had a request under
-//! way until sending stopped. Whether latencies had settled by then is checked (`settle`) and said,
+//! stream, ramp and drain included; and *steady*, while concurrency is at its level (`span`): from the
+//! moment every user had a request under way until sending stopped. Whether latencies had settled by then is checked (`settle`) and said,
 //! and cuts nothing off: a stall at the start must not vanish. In the steady window a token counts where its chunk arrived, so
 //! that requests which cross an edge count by the part inside.
 //!
@@ -12,6 +12,7 @@
 use crate::run::phase::PhaseFacts;
 use crate::run::record::{Chunk, RequestOutcome, RequestRecord};
 use crate::stats::request::text_chunks;
+use crate::stats::span::{self, Span};
 use crate::units::{MonoNs, PerSecond, count_f64};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -45,10 +46,10 @@ pub(crate) fn whole(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Win
     Window::new(facts.ended.since(facts.started), requests, input.value(), output.value())
 }
 
-/// From all users busy to the end of sending. `None` if they never were.
+/// While concurrency was at its level. `None` if it never was.
 pub(crate) fn steady(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Window> {
-    let from = facts.full_at?;
-    let inside = |at: MonoNs| from <= at && at < facts.stopped_at;
+    let Span { from, to, .. } = span::steady(facts, records)?;
+    let inside = |at: MonoNs| from <= at && at < to;
     let mut input = TokenSum::default();
     let mut output = TokenSum::default();
     let mut requests = 0;
@@ -58,7 +59,7 @@ pub(crate) fn steady(facts: &PhaseFacts, records: &[RequestRecord]) -> Option<Wi
         input.add(record.prompt_tokens_reported, if inside(prefill_ended) { 1.0 } else { 0.0 });
         output.add(record.output_tokens_reported, share_inside(record, inside));
     }
-    Window::new(facts.stopped_at.since(from), requests, input.value(), output.value())
+    Window::new(to.since(from), requests, input.value(), output.value())
 }
 
 impl Window {

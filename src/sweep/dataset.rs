@@ -3,12 +3,14 @@
 //! Invariant: a file with wrong entries is refused, or, where the sweep says `skip_wrong`, its wrong
 //! entries are counted and told.
 
+use super::classes;
 use super::def::{Pattern, Phase, Sweep, Workload};
 use super::load::MOST_TOKENS;
 use super::variants::Surroundings;
 use crate::engine::def::Endpoint;
 use crate::form::{Field, Fields};
 use crate::ids::Name;
+use crate::run::slo::Class;
 use crate::workload::dataset::pick::cut;
 use crate::workload::dataset::scan::{Place, scan};
 use crate::workload::dataset::talk::{NoTalk, Talk, talk};
@@ -27,12 +29,15 @@ const ANSWER_MAX: u32 = 1024;
 const TURNS: u32 = 4;
 /// Wrong entries are told up to this many.
 const WRONG_ENTRIES: usize = 20;
+/// More different values than this are no classes.
+const MOST_CLASSES: usize = 50;
 const WRONG: &str = "wrong in the file";
 
 pub(super) fn read(
     fields: &Fields<'_>,
     endpoint: Option<Endpoint>,
     around: &Surroundings<'_>,
+    classes: &[Class],
 ) -> Option<Workload> {
     let field = fields.optional("turns");
     let turns = if field.is_there() { field.choice::<Turns>() } else { Some(Turns::First) };
@@ -43,11 +48,16 @@ pub(super) fn read(
     }
     let length = answer_length(&fields.required("output_tokens"));
     let filter = filter(fields, length, turns);
-    let class_field = fields.optional("class_field").text();
+    let class_field = classes::field_of(fields, classes);
     let skip = fields.optional("skip_wrong").boolean().unwrap_or(false);
     let file = fields.required("path");
     let path = file.text().map(|text| around.path(&text));
-    let looked = path.as_deref().and_then(|path| look_through(&file, path, skip, around));
+    let looked = path
+        .as_deref()
+        .and_then(|path| look_through(&file, path, skip, around, class_field.as_deref()));
+    if let (Some(looked), Some(_)) = (&looked, &class_field) {
+        check_classes(looked, classes, &fields.optional("class_field"));
+    }
     let (filter, length, looked) = (filter?, length?, looked?);
     let longest = match length {
         AnswerLength::Fixed(tokens) => tokens,
@@ -142,13 +152,21 @@ struct Looked {
     /// With their lines.
     wrong: Vec<(u64, String)>,
     wrong_in_all: u64,
+    /// What the class field says, each with how often and where first; none says nothing.
+    classes: BTreeMap<Option<String>, (u64, u64)>,
 }
 
 impl Looked {
     fn at(&mut self, place: Place, found: Result<Talk, NoTalk>) {
         self.entries = self.entries.saturating_add(1);
         match found {
-            Ok(_) => {}
+            Ok(talk) => {
+                let known = self.classes.len() < MOST_CLASSES;
+                if known || self.classes.contains_key(&talk.class) {
+                    let found = self.classes.entry(talk.class).or_insert((0, place.line));
+                    found.0 += 1;
+                }
+            }
             Err(NoTalk::Unusable(why)) => *self.unusable.entry(why.to_owned()).or_default() += 1,
             Err(NoTalk::Wrong(why)) => {
                 self.wrong_in_all += 1;
@@ -169,13 +187,14 @@ fn look_through(
     path: &Path,
     skip_wrong: bool,
     around: &Surroundings<'_>,
+    class_field: Option<&str>,
 ) -> Option<Looked> {
     let shown = path.display();
     let mut looked = Looked::default();
     let scanned =
         around.host.open(path).map_err(|error| error.to_string()).and_then(|(bytes, reader)| {
             looked.bytes = bytes;
-            scan(reader, |place, json| looked.at(place, talk(json, None)))
+            scan(reader, |place, json| looked.at(place, talk(json, class_field)))
                 .map_err(|error| error.to_string())
         });
     if let Err(why) = scanned {
@@ -196,6 +215,26 @@ fn look_through(
         return None;
     }
     (looked.wrong_in_all == 0).then_some(looked)
+}
+
+/// Where no shares are drawn, every entry must name a class that is there.
+fn check_classes(looked: &Looked, classes: &[Class], field: &Field<'_>) {
+    if classes.iter().all(|class| class.share.is_some()) {
+        return;
+    }
+    for (said, (count, line)) in &looked.classes {
+        let message = match said {
+            Some(said) if classes.iter().any(|class| class.value == *said) => continue,
+            Some(said) => {
+                format!("{count} entries are of class {said:?}, the first in line {line}")
+            }
+            None => format!("{count} entries name no class, the first in line {line}"),
+        };
+        let known: Vec<&str> = classes.iter().map(|class| class.value.as_str()).collect();
+        let help =
+            format!("[[classes]] has {}; with a `share` each these are drawn", known.join(", "));
+        field.problem(message, Some(help));
+    }
 }
 
 fn tell_wrong(field: &Field<'_>, path: &Path, looked: &Looked) {

@@ -9,6 +9,7 @@ use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
 use crate::run::cpus::TrialCpus;
 use crate::run::search::Search;
+use crate::run::slo::Class;
 use crate::seed::Seed;
 use crate::workload::schedule::OpenLoop;
 use crate::workload::shape::Shape;
@@ -28,6 +29,8 @@ pub(crate) struct Sweep {
     pub(crate) variants: Vec<Variant>,
     pub(crate) sampling: Sampling,
     pub(crate) workload: Workload,
+    /// Of the requests; empty where all are alike.
+    pub(crate) classes: Vec<Class>,
     /// Each variant is launched once before the first block.
     pub(crate) smoke_first: bool,
     pub(crate) warmup: Warmup,

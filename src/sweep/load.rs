@@ -5,6 +5,7 @@ use super::pattern::phase;
 use super::variants::Surroundings;
 use crate::form::Fields;
 use crate::run::search::level_of;
+use crate::run::slo::Class;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub(super) fn phases(
     fields: &Fields<'_>,
     deadlines: &Deadlines,
     around: &Surroundings<'_>,
+    classes: &[Class],
 ) -> Vec<Phase> {
     let tables = fields.required("phases").tables();
     if fields.optional("phases").is_list() && tables.is_empty() {
@@ -58,7 +60,7 @@ pub(super) fn phases(
     }
     let mut phases: Vec<Phase> = Vec::new();
     for table in &tables {
-        let Some(phase) = phase(table, deadlines, around) else { continue };
+        let Some(phase) = phase(table, deadlines, around, classes) else { continue };
         if phases.iter().any(|other| other.name == phase.name) {
             let name = table.optional("name");
             let message = format!("another phase has the name `{}`", phase.name);

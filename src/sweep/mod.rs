@@ -2,6 +2,7 @@
 //! through `form::host`, the installed programs through `installed` only.
 
 mod args;
+mod classes;
 pub(crate) mod containment;
 mod cpus;
 pub(crate) mod dataset;

@@ -6,8 +6,8 @@ use super::def::{Endpoint, Pattern, Phase, Sampling, Sweep, Variant, Workload};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
+use super::{classes, dataset, gpu, load, smoke, workload};
 use super::{containment, cpus};
-use super::{dataset, gpu, load, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -45,8 +45,9 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let seed = fields.optional("seed").integer(0..=i64::MAX).unwrap_or(0);
     let blocks = fields.optional("blocks").count(MOST_BLOCKS).unwrap_or(NonZeroU32::MIN);
     let variants = variants::read(fields, around);
+    let classes = classes::read(fields);
     let workload = fields.required("workload").table().and_then(|fields| {
-        let workload = workload::read(&fields, around)?;
+        let workload = workload::read(&fields, around, &classes)?;
         check_endpoint(workload.endpoint, &variants, &fields.optional("endpoint"));
         Some(workload)
     });
@@ -58,7 +59,8 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         plan
     });
     let deadlines = load::deadlines(fields.optional("deadlines").table().as_ref());
-    let phases = load::phases(fields, &deadlines, around);
+    let phases = load::phases(fields, &deadlines, around, &classes);
+    classes::check(&classes, workload.as_ref(), &phases, &fields.optional("classes"));
     check_conversations(workload.as_ref(), &phases, &fields.optional("workload"));
     let most_users = phases.iter().map(load::usual_users).max();
     let smoke_first = smoke::first(fields.optional("smoke").table().as_ref());
@@ -74,6 +76,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         variants: at_least_one(variants)?,
         sampling,
         workload: workload?,
+        classes,
         smoke_first,
         warmup,
         phases: at_least_one(phases)?,

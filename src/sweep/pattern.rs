@@ -6,6 +6,7 @@ use super::variants::Surroundings;
 use super::{search, trace};
 use crate::form::{Field, Fields};
 use crate::ids::Name;
+use crate::run::slo::Class;
 use crate::workload::schedule::{Arrivals, OpenLoop, Stage};
 use serde::Deserialize;
 use std::num::NonZeroU32;
@@ -25,9 +26,10 @@ pub(super) fn phase(
     fields: &Fields<'_>,
     deadlines: &Deadlines,
     around: &Surroundings<'_>,
+    classes: &[Class],
 ) -> Option<Phase> {
     if fields.optional("trace").is_there() {
-        let (users, pattern) = trace::read(fields, around, deadlines.phase);
+        let (users, pattern) = trace::read(fields, around, deadlines.phase, classes);
         return Some(Phase {
             name: phase_name(fields.required("name"))?,
             users: users?,

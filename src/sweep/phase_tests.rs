@@ -49,3 +49,45 @@ fn phases_and_deadlines() {
     );
     check("users = 10", "users = 0", &["34: `users`: 0 is out of range | from 1 to 100000"]);
 }
+
+#[test]
+fn classes() {
+    use super::parse::tests::RIGHT;
+    let with = |classes: &str| format!("{classes}\n[deadlines]");
+    let class = |name: &str, more: &str| {
+        format!("[[classes]]\nname = \"{name}\"\n{more}\nslo = {{ ttft = \"1s\" }}\n")
+    };
+    check(
+        "[deadlines]",
+        &with(&format!("{}{}", class("a", "share = 0.5"), class("b", "share = 0.4"))),
+        &["44: `classes`: the shares add up to 0.9 | they must add up to 1"],
+    );
+    check(
+        "[deadlines]",
+        &with(&format!("{}{}", class("a", "share = 0.5"), class("a", ""))),
+        &[
+            "44: `classes`: some classes have a `share` and some have none | without any, a field of the data set or the trace names each request's class",
+            "49: `name`: another class has this name",
+        ],
+    );
+    check(
+        "[deadlines]",
+        &with("[[classes]]\nname = \"a\"\nshare = 1\nslo = {}\n"),
+        &[
+            "47: `slo` has no limit | `ttft = \"500ms\"`, `tpot = \"50ms\"`, `e2el = \"10s\"`, or some of them",
+        ],
+    );
+    check(
+        "[deadlines]",
+        &with(&class("a", "")),
+        &[
+            "44: `classes`: nothing says of which class a request of phase `10-users` is | give every class a `share`, or the data set or trace a `class_field`",
+            "44: `classes`: nothing says of which class a request of phase `thinkers` is | give every class a `share`, or the data set or trace a `class_field`",
+        ],
+    );
+    let whole = with(&format!("{}{}", class("a", "share = 0.5"), class("b", "share = 0.5")));
+    let sweep = super::parse::tests::sweep(&RIGHT.replacen("[deadlines]", &whole, 1));
+    let names: Vec<&str> = sweep.classes.iter().map(|class| class.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(sweep.classes[0].slo.ttft_ms, Some(1000.0));
+}

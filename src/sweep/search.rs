@@ -3,7 +3,8 @@
 use super::def::Pattern;
 use super::load::MOST_USERS;
 use crate::form::Fields;
-use crate::run::search::{Search, Slo};
+use crate::run::search::Search;
+use crate::run::slo::Slo;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) fn read(fields: &Fields<'_>) -> (Option<NonZeroU32>, Option<Pattern>)
     let points = points(fields);
     let slo = fields.optional("slo").table().map(|fields| {
         let limit = |key| fields.optional(key).duration(LIMIT).map(milliseconds);
-        let slo = Slo { ttft_ms: limit("ttft_p99"), tpot_ms: limit("tpot_p99") };
+        let slo = Slo { ttft_ms: limit("ttft_p99"), tpot_ms: limit("tpot_p99"), e2el_ms: None };
         if slo == Slo::default() && !fields.optional("ttft_p99").is_there() {
             let help = "`ttft_p99 = \"2s\"`, `tpot_p99 = \"100ms\"`, or both".to_owned();
             fields.form().problem(fields.at(), "`slo` has no limit", Some(help));

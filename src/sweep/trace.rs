@@ -1,21 +1,27 @@
 //! `trace` of a phase: requests at the times and of the lengths that a service once saw.
 
+use super::classes;
 use super::def::Pattern;
 use super::load::{MOST_REQUESTS, MOST_TOKENS};
 use super::pattern::in_flight;
 use super::variants::Surroundings;
-use crate::form::Fields;
+use crate::form::{Field, Fields};
+use crate::run::slo::Class;
 use crate::workload::schedule::OpenLoop;
 use crate::workload::trace;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+/// Unknown classes are told up to this many.
+const MOST_UNKNOWN: usize = 20;
 const MOST_SPEED: f64 = 1_000_000.0;
 
 pub(super) fn read(
     fields: &Fields<'_>,
     around: &Surroundings<'_>,
     most: Duration,
+    classes: &[Class],
 ) -> (Option<NonZeroU32>, Option<Pattern>) {
     for key in ["users", "rate", "stages", "arrivals", "min_requests", "min_duration"] {
         let field = fields.optional(key);
@@ -24,11 +30,14 @@ pub(super) fn read(
             field.problem("a trace says itself what comes when", Some(help.to_owned()));
         }
     }
+    let class_field = classes::field_of(fields, classes);
     let field = fields.required("trace");
     let entries = field.text().and_then(|text| {
         let path = around.path(&text);
         let read = around.host.read(&path).map_err(|error| error.to_string());
-        match read.and_then(|text| trace::parse(&text).map_err(|error| error.to_string())) {
+        match read.and_then(|text| {
+            trace::parse(&text, class_field.as_deref()).map_err(|error| error.to_string())
+        }) {
             Ok(entries) => Some(entries),
             Err(why) => {
                 field.problem(format!("the trace {}: {why}", path.display()), None);
@@ -48,7 +57,11 @@ pub(super) fn read(
             .iter()
             .map(|entry| [entry.prompt_tokens, entry.output_tokens].map(|n| n.min(MOST_TOKENS)))
             .collect();
-        OpenLoop::Trace { offsets: trace::offsets(&entries, speed_up), lengths }
+        let classes = match class_field {
+            Some(_) => named(&entries, classes, &fields.optional("class_field")),
+            None => Vec::new(),
+        };
+        OpenLoop::Trace { offsets: trace::offsets(&entries, speed_up), lengths, classes }
     });
     if let Some(span) = trace.as_ref().map(OpenLoop::expected).filter(|span| *span > most) {
         let span = humantime::format_duration(Duration::from_secs(span.as_secs()));
@@ -56,4 +69,29 @@ pub(super) fn read(
         field.problem(format!("lasts {span}, longer than a phase may"), Some(help));
     }
     (users, trace.map(Pattern::Open))
+}
+
+/// The class of each request, by its place; where shares are drawn, what names none is drawn.
+fn named(entries: &[trace::Entry], classes: &[Class], field: &Field<'_>) -> Vec<Option<u32>> {
+    let mut unknown: BTreeMap<&str, u64> = BTreeMap::new();
+    let place = |entry: &trace::Entry| {
+        let said = entry.class.as_deref()?;
+        classes.iter().position(|class| class.value == said)
+    };
+    let mut found = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let class = place(entry);
+        if class.is_none() {
+            *unknown.entry(entry.class.as_deref().unwrap_or("")).or_default() += 1;
+        }
+        found.push(class.and_then(|class| u32::try_from(class).ok()));
+    }
+    let drawn = classes.iter().all(|class| class.share.is_some());
+    for (said, count) in unknown.iter().take(MOST_UNKNOWN).filter(|_| !drawn) {
+        let known: Vec<&str> = classes.iter().map(|class| class.value.as_str()).collect();
+        let help =
+            format!("[[classes]] has {}; with a `share` each these are drawn", known.join(", "));
+        field.problem(format!("{count} requests are of class {said:?}"), Some(help));
+    }
+    found
 }

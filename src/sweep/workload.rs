@@ -5,6 +5,7 @@ use super::def::{Endpoint, Workload};
 use super::load::MOST_TOKENS;
 use super::variants::Surroundings;
 use crate::form::{Field, Fields};
+use crate::run::slo::Class;
 use crate::workload::shape::{Lengths, Shape, Spread};
 use serde::Deserialize;
 use std::num::NonZeroU32;
@@ -28,13 +29,17 @@ enum SpreadKind {
     Empirical,
 }
 
-pub(super) fn read(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Workload> {
+pub(super) fn read(
+    fields: &Fields<'_>,
+    around: &Surroundings<'_>,
+    classes: &[Class],
+) -> Option<Workload> {
     let kind = fields.required("kind").choice::<Kind>();
     let endpoint = fields.optional("endpoint");
     let endpoint =
         if endpoint.is_there() { endpoint.choice() } else { Some(Endpoint::Completions) };
     if let Some(Kind::Dataset) = kind {
-        return dataset::read(fields, endpoint, around);
+        return dataset::read(fields, endpoint, around, classes);
     }
     let output_tokens = fields.required("output_tokens").count(MOST_TOKENS);
     let Some(kind) = kind else {

@@ -72,7 +72,13 @@ pub(crate) enum OpenLoop {
     /// One rate after another.
     Stages { arrivals: Arrivals, stages: Vec<Stage> },
     /// As a trace has it: nanoseconds from the start, and tokens of prompt and answer of each.
-    Trace { offsets: Vec<u64>, lengths: Vec<[u32; 2]> },
+    Trace {
+        offsets: Vec<u64>,
+        lengths: Vec<[u32; 2]>,
+        /// The class of each, by its place among the sweep's; empty where the trace says none.
+        #[serde(default)]
+        classes: Vec<Option<u32>>,
+    },
 }
 
 impl OpenLoop {
@@ -98,6 +104,13 @@ impl OpenLoop {
     pub(crate) fn lengths(&self, n: u32) -> Option<[u32; 2]> {
         let Self::Trace { lengths, .. } = self else { return None };
         lengths.get(usize::try_from(n).ok()?).copied()
+    }
+
+    /// The class of the n-th request, where it says so.
+    pub(crate) fn class(&self, n: u32) -> Option<usize> {
+        let Self::Trace { classes, .. } = self else { return None };
+        let class = classes.get(usize::try_from(n).ok()?).copied().flatten()?;
+        usize::try_from(class).ok()
     }
 
     /// How long it takes at its mean rate.

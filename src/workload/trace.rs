@@ -6,16 +6,19 @@
 //!
 //! Invariant: entries are in the order of their times, the first of them at 0.
 
+use super::dataset::talk::class;
 use serde::Deserialize;
 use std::time::{Duration, SystemTime};
 
 /// One request of a trace.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     /// From the first one on.
     pub(crate) at_s: f64,
     pub(crate) prompt_tokens: u32,
     pub(crate) output_tokens: u32,
+    /// What its class field says.
+    pub(crate) class: Option<String>,
 }
 
 /// Completes "the trace FILE: …".
@@ -27,6 +30,8 @@ pub(crate) enum TraceError {
     Line { line: usize, why: String },
     #[error("it has no request")]
     Empty,
+    #[error("line 1 has no column {name:?}")]
+    NoColumn { name: String },
 }
 
 #[derive(Deserialize)]
@@ -42,15 +47,23 @@ struct Columns {
     prompt: usize,
     output: usize,
     dates: bool,
+    class: Option<usize>,
 }
 
-/// Reads a whole trace. Requests without an answer (they failed then) are left out.
-pub(crate) fn parse(text: &str) -> Result<Vec<Entry>, TraceError> {
+/// Reads a whole trace. Requests without an answer (they failed then) are left out. `class_field`:
+/// the column, or the key, whose text is the class.
+pub(crate) fn parse(text: &str, class_field: Option<&str>) -> Result<Vec<Entry>, TraceError> {
     let first = text.lines().next().unwrap_or_default();
     let columns = if first.trim_start().starts_with('{') {
         None
     } else {
-        Some(columns(first).ok_or(TraceError::Form)?)
+        let mut columns = columns(first).ok_or(TraceError::Form)?;
+        if let Some(name) = class_field {
+            let place = column_names(first).iter().position(|other| *other == name.to_lowercase());
+            let missing = || TraceError::NoColumn { name: name.to_owned() };
+            columns.class = Some(place.ok_or_else(missing)?);
+        }
+        Some(columns)
     };
     let skipped = usize::from(columns.is_some());
     let mut entries = Vec::new();
@@ -59,7 +72,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Entry>, TraceError> {
             continue;
         }
         let entry = match &columns {
-            None => mooncake(line),
+            None => mooncake(line, class_field),
             Some(columns) => columns.entry(line),
         };
         let entry = entry.map_err(|why| TraceError::Line { line: index + 1, why })?;
@@ -74,25 +87,32 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Entry>, TraceError> {
     Ok(entries)
 }
 
-fn mooncake(line: &str) -> Result<Entry, String> {
+fn mooncake(line: &str, class_field: Option<&str>) -> Result<Entry, String> {
     let Mooncake { timestamp, input_length, output_length } =
         serde_json::from_str(line).map_err(|error| error.to_string())?;
     let at_s = timestamp / 1e3;
-    Ok(Entry { at_s, prompt_tokens: input_length, output_tokens: output_length })
+    let class = class_field.and_then(|field| class(line, field));
+    Ok(Entry { at_s, prompt_tokens: input_length, output_tokens: output_length, class })
+}
+
+fn column_names(head: &str) -> Vec<String> {
+    head.trim_start_matches('\u{feff}').split(',').map(|n| n.trim().to_lowercase()).collect()
 }
 
 fn columns(head: &str) -> Option<Columns> {
-    let names: Vec<String> =
-        head.trim_start_matches('\u{feff}').split(',').map(|n| n.trim().to_lowercase()).collect();
+    let names = column_names(head);
     let place = |name: &str| names.iter().position(|other| other == name);
     let at = place("timestamp")?;
     match (place("contexttokens"), place("generatedtokens")) {
-        (Some(prompt), Some(output)) => Some(Columns { at, prompt, output, dates: true }),
+        (Some(prompt), Some(output)) => {
+            Some(Columns { at, prompt, output, dates: true, class: None })
+        }
         _ => Some(Columns {
             at,
             prompt: place("request tokens")?,
             output: place("response tokens")?,
             dates: false,
+            class: None,
         }),
     }
 }
@@ -115,6 +135,10 @@ impl Columns {
                 .ok_or_else(|| format!("{at:?} is no time"))?,
             prompt_tokens: count(self.prompt)?,
             output_tokens: count(self.output)?,
+            class: match self.class {
+                Some(place) => Some(field(place)?.to_owned()),
+                None => None,
+            },
         })
     }
 }
@@ -139,7 +163,7 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, want: &[(f64, u32, u32)]) {
-        let got = parse(text).unwrap();
+        let got = parse(text, None).unwrap();
         assert_eq!(got.len(), want.len());
         for (entry, (at, prompt, output)) in got.iter().zip(want) {
             assert!((entry.at_s - at).abs() < 1e-6, "{entry:?}");
@@ -182,14 +206,28 @@ mod tests {
             ("{\"timestamp\": 1}\n", "line 1: missing field `input_length`"),
             ("Timestamp,Request tokens,Response tokens\n1,2,0\n", "it has no request"),
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse(text, None).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }
 
     #[test]
+    fn a_column_or_a_key_names_the_class() {
+        let said = |text: &str, field| -> Vec<Option<String>> {
+            parse(text, Some(field)).unwrap().into_iter().map(|entry| entry.class).collect()
+        };
+        let csv = "Timestamp,Request tokens,Response tokens,Log Type\n1,2,3,API log\n2,2,3,Chat\n";
+        assert_eq!(said(csv, "log type"), [Some("API log".to_owned()), Some("Chat".to_owned())]);
+        let json = "{\"timestamp\": 1, \"input_length\": 2, \"output_length\": 3, \"tier\": 1}\n\
+                    {\"timestamp\": 2, \"input_length\": 2, \"output_length\": 3}\n";
+        assert_eq!(said(json, "tier"), [Some("1".to_owned()), None]);
+        let error = parse(csv, Some("tier")).unwrap_err().to_string();
+        assert_eq!(error, "line 1 has no column \"tier\"");
+    }
+
+    #[test]
     fn a_trace_may_be_played_faster() {
         let text = "Timestamp,Request tokens,Response tokens\n10,1,1\n14,1,1\n";
-        assert_eq!(offsets(&parse(text).unwrap(), 2.0), [0, 2_000_000_000]);
+        assert_eq!(offsets(&parse(text, None).unwrap(), 2.0), [0, 2_000_000_000]);
     }
 }

@@ -174,3 +174,97 @@ fn a_part_in_which_nothing_fits_ends_the_trial_with_the_reason() {
     assert!(attempt.contains("fits") && attempt.contains("its prompt is too short"), "{attempt}");
     run.expect_nothing_left();
 }
+
+/// What a request of `class` may take, and what the simulated engine takes: 8 steps of 5 ms or more.
+const CLASSES: &str = "[[classes]]\nname = \"quick\"\nshare = 0.5\nslo = { e2el = \"1ms\" }\n\n\
+                       [[classes]]\nname = \"slow\"\nshare = 0.5\nslo = { ttft = \"20s\", e2el = \"60s\" }\n\n";
+
+#[test]
+fn each_class_has_its_goodput_and_its_requests_are_named() {
+    let sandbox = Sandbox::new();
+    let text = format!("{}{CLASSES}", sweep(&variant("good", &[])));
+    let run = sandbox.run(&text).expect_exit(0);
+    for name in ["2-users", "4-users"] {
+        let cell = phase(&run, name);
+        let groups = cell["groups"].as_array().unwrap();
+        assert_eq!(groups.len(), 2, "{cell:#}");
+        let of = |class: &str| {
+            groups.iter().find(|group| group["key"]["class"] == class).unwrap().clone()
+        };
+        let (quick, slow) = (of("quick"), of("slow"));
+        let sent = |group: &Value| group["sent"].as_u64().unwrap();
+        assert_eq!(sent(&quick) + sent(&slow), cell["requests"]["sent"].as_u64().unwrap());
+        assert!(sent(&slow) > 0, "{slow:#}");
+        // No answer of eight tokens comes within a millisecond, and none takes a minute.
+        assert_eq!((&quick["met"], &slow["met"]), (&json!(0), &slow["sent"]), "{cell:#}");
+        assert_eq!(slow["met_share"], 1.0, "{slow:#}");
+        let seconds = cell["whole"]["duration_s"]["mean"].as_f64().unwrap();
+        let goodput = slow["goodput_per_s"]["mean"].as_f64().unwrap();
+        let want = f64::from(u32::try_from(sent(&slow)).unwrap()) / seconds;
+        assert!((goodput / want - 1.0).abs() < 1e-9, "{goodput}, not {want}");
+    }
+    let report = run.report();
+    assert!(
+        report.contains("## Classes of requests") && report.contains("TTFT 20000 ms"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_field_of_what_is_asked_names_the_class() {
+    let sandbox = Sandbox::new();
+    let lines = (0..40).map(|n| {
+        let tier = if n % 4 == 0 { "gold" } else { "basic" };
+        format!("{}\n", json!({ "prompt": words(n, 8), "output_tokens": 5, "tier": tier }))
+    });
+    sandbox.write("set.jsonl", &lines.collect::<String>());
+    let rows = (0..20).map(|n| format!("{n},9,3,{}\n", if n % 5 == 0 { "gold" } else { "basic" }));
+    let head = "Timestamp,Request tokens,Response tokens,Log Type\n".to_owned();
+    sandbox.write("trace.csv", &std::iter::once(head).chain(rows).collect::<String>());
+    let classes = "[[classes]]\nname = \"first\"\nvalue = \"gold\"\nslo = { ttft = \"20s\" }\n\n\
+                   [[classes]]\nname = \"basic\"\nslo = { ttft = \"20s\" }\n\n";
+    let dataset = "kind = \"dataset\"\npath = \"set.jsonl\"\noutput_tokens = \"recorded\"\nclass_field = \"tier\"";
+    let one = "[[phases]]\nname = \"a\"\nusers = 2\nmin_requests = 10\n\n";
+    let text = format!("{}{classes}", asking(dataset, one, &variant("good", &[])));
+    let run = sandbox.run(&text).expect_exit(0);
+    let cell = phase(&run, "a");
+    let sent = |cell: &Value, n: usize| cell["groups"][n]["sent"].as_u64().unwrap();
+    assert_eq!(sent(&cell, 0) + sent(&cell, 1), cell["requests"]["sent"].as_u64().unwrap());
+    assert!(sent(&cell, 0) < sent(&cell, 1), "a quarter is gold: {cell:#}");
+
+    let other = Sandbox::new();
+    other.write("trace.csv", &fs::read_to_string(sandbox.path().join("trace.csv")).unwrap());
+    let random = "kind = \"random\"\nprompt_tokens = 16\noutput_tokens = 8";
+    let played = "[[phases]]\nname = \"a\"\ntrace = \"trace.csv\"\nspeed_up = 20\nclass_field = \"Log Type\"\n\n";
+    let text = format!("{}{classes}", asking(random, played, &variant("good", &[])));
+    let run = other.run(&text).expect_exit(0);
+    let cell = phase(&run, "a");
+    assert_eq!((sent(&cell, 0), sent(&cell, 1)), (4, 16), "{cell:#}");
+
+    let unnamed = format!("{}{classes}", asking(random, one, &variant("good", &[])));
+    let file = other.write("sweep.toml", &unnamed);
+    let done = other.command(&["check"]).arg(&file).output().unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(said.contains("nothing says of which class a request of phase `a` is"), "{said}");
+}
+
+#[test]
+fn a_ramp_is_followed_and_each_stage_has_its_figures() {
+    let sandbox = Sandbox::new();
+    let random = "kind = \"random\"\nprompt_tokens = 16\noutput_tokens = 4";
+    let phases = "[[phases]]\nname = \"a\"\narrivals = \"constant\"\n\
+                  stages = [{ rate = 0, to = 40, duration = \"1s\" }, { rate = 40, duration = \"2s\" }]\n";
+    let run = sandbox.run(&asking(random, phases, &variant("good", &[]))).expect_exit(0);
+    let cell = phase(&run, "a");
+    let groups = cell["groups"].as_array().unwrap();
+    let seen: Vec<(&str, u64)> = groups
+        .iter()
+        .map(|group| (group["what"].as_str().unwrap(), group["sent"].as_u64().unwrap()))
+        .collect();
+    // Half of forty in the ramp; evenly spaced, so one more or less at an edge.
+    assert_eq!((seen[0].0, seen[1].0), ("0 to 40 in 1 s", "40 for 2 s"));
+    assert!((18..=21).contains(&seen[0].1) && (78..=81).contains(&seen[1].1), "{seen:?}");
+    let parts = &cell["trials"][0]["parts"];
+    assert!(parts["ramp_s"].as_f64().unwrap() >= 1.0, "the ramp is no part of it: {parts:#}");
+    assert!(run.report().contains("Stages of open loops"), "{}", run.report());
+}

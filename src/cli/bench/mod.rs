@@ -156,7 +156,7 @@ pub(super) async fn drive(
     let facts = loop {
         tokio::select! {
             event = handle.next() => match event {
-                Some(LoadEvent::Done { facts }) => break facts,
+                Some(LoadEvent::Done { facts }) => break *facts,
                 Some(LoadEvent::Tick(tick)) => eprintln!(
                     "{:>4} s: {} sent, {} ok, {} failed, {} in flight",
                     tick.elapsed_ns / 1_000_000_000, tick.sent, tick.ok, tick.failed, tick.in_flight

@@ -268,6 +268,7 @@ impl Bench {
                 shape: Shape::Random,
                 seed: self.seed.branch(name).value(),
                 part: None,
+                classes: Vec::new(),
             },
             users: self.users.min(self.requests.unwrap_or(u32::MAX)),
             min_requests: self.requests.unwrap_or(0),

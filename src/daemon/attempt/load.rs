@@ -41,7 +41,7 @@ impl Shell<'_> {
                 self.watcher.say(Progress::Tick(tick));
                 Event::Tick
             }
-            Some(LoadEvent::Done { facts }) => self.load_done(facts).await,
+            Some(LoadEvent::Done { facts }) => self.load_done(*facts).await,
             Some(LoadEvent::Broken { reason }) => {
                 drop(self.take_load(None));
                 Event::LoadBroken { reason }
@@ -103,7 +103,7 @@ impl Shell<'_> {
         let facts = timeout(LOAD_STOP, async {
             loop {
                 match loading.handle.next().await {
-                    Some(LoadEvent::Done { facts }) => return Some(facts),
+                    Some(LoadEvent::Done { facts }) => return Some(*facts),
                     Some(_) => {}
                     None => return None,
                 }

@@ -58,7 +58,8 @@ const TERMS: [(&str, &str); 13] = [
     ),
     (
         "Steady window",
-        "from when every user had a request under way until sending stopped. A request's tokens are spread evenly \
+        "from when every user had a request under way (of an open loop: as many in flight as in its second half) until sending \
+         stopped. A request's tokens are spread evenly \
          over its chunks and count where those arrived; a request counts where it ended, its input where its first text came.",
     ),
     (

@@ -1,5 +1,6 @@
 //! The sections of a report: one file each, and one line in `SECTIONS`.
 
+mod classes;
 pub(crate) mod client;
 mod compare;
 mod dataset;
@@ -48,6 +49,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "Throughput", render: throughput::blocks },
     Section { title: "Windows", render: windows::blocks },
     Section { title: "Latency", render: latency::blocks },
+    Section { title: "Classes of requests", render: classes::blocks },
     Section { title: "Speed for one user", render: speed::blocks },
     Section { title: "Against the hardware", render: hardware::blocks },
     Section { title: "GPU and energy", render: gpu::blocks },

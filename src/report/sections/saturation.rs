@@ -126,7 +126,8 @@ mod tests {
     use super::*;
     use crate::run::outcome::FailureKind;
     use crate::run::phase::PhaseEnd;
-    use crate::run::search::{Search, SearchOutcome, SearchRun, Slo, level_name};
+    use crate::run::search::{Search, SearchOutcome, SearchRun, level_name};
+    use crate::run::slo::Slo;
     use crate::stats::fixture::{name, run};
     use crate::stats::summary::summarise;
 
@@ -150,7 +151,7 @@ mod tests {
         let mut data = run();
         let search = Search {
             points: vec![200, 300, 500],
-            slo: Slo { ttft_ms: Some(1000.0), tpot_ms: None },
+            slo: Slo { ttft_ms: Some(1000.0), tpot_ms: None, e2el_ms: None },
             error_budget: 0.01,
             tolerance: 0.05,
             repeats: 1,

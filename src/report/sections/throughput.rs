@@ -12,7 +12,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     }
     vec![
         Block::subheading(
-            "Steady window: all users busy (an open loop: from its first request), until sending stopped",
+            "Steady window: all users busy (an open loop: at its level of requests in flight), until sending stopped",
         ),
         Block::Table(table(summary, |cell| &cell.steady)),
         Block::subheading("Whole phase: ramp and drain included"),

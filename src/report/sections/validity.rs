@@ -76,10 +76,10 @@ fn meaning(code: MarkCode) -> &'static str {
             "there is no steady-state throughput; only that of the whole phase."
         }
         MarkCode::ShortSteadyWindow => {
-            "the steady window is shorter than 10 s or than 10 % of the phase: its throughput is coarse."
+            "the steady part is shorter than 10 s or than 10 % of the phase: its throughput is coarse."
         }
         MarkCode::NotSettled => {
-            "latencies had not settled by the middle of the phase (MSER-5): give it a longer `min_duration` or warm-up."
+            "latencies (MSER-5), or the number in flight of an open loop, had not settled by the middle of the phase: give it a longer `min_duration` or warm-up, or a rate that the engine bears."
         }
         MarkCode::OutputShortfall => {
             "answers ended early, so variants may have done different amounts of work."

@@ -19,7 +19,9 @@ pub(crate) use summary::{SearchSummary, TrialSearch, summarise};
 
 use crate::run::phase::PhaseFacts;
 use crate::run::record::RequestRecord;
-use crate::run::search::{Search, SearchEnd, SearchRun, Slo};
+use crate::run::search::{Search, SearchEnd, SearchRun};
+use crate::run::slo::Slo;
+use crate::stats::goodput;
 use crate::stats::metric;
 use crate::stats::quantile::{Distribution, mean};
 use crate::stats::request::RequestMetrics;
@@ -163,7 +165,7 @@ pub(crate) fn run_of(
     let sent = u64::try_from(records.len()).unwrap_or(u64::MAX);
     let failed = u64::try_from(records.len() - metrics.len()).unwrap_or(u64::MAX);
     let over = |limit: Option<f64>, pick: fn(&RequestMetrics) -> Option<f64>| {
-        let over = metrics.iter().filter_map(pick).filter(|ms| limit.is_some_and(|at| *ms > at));
+        let over = metrics.iter().filter(|metrics| goodput::is_over(limit, pick(metrics)));
         failed + u64::try_from(over.count()).unwrap_or(u64::MAX)
     };
     let p99 = |pick: fn(&RequestMetrics) -> Option<f64>| {

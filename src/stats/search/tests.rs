@@ -10,7 +10,7 @@ use proptest::prelude::*;
 fn search() -> Search {
     Search {
         points: vec![200, 300, 500, 750, 1000, 1500, 2000],
-        slo: Slo { ttft_ms: Some(1000.0), tpot_ms: Some(50.0) },
+        slo: Slo { ttft_ms: Some(1000.0), tpot_ms: Some(50.0), e2el_ms: None },
         error_budget: 0.01,
         tolerance: 0.05,
         repeats: 2,

@@ -100,7 +100,7 @@ fn tokens(value: &Value) -> Result<u32, NoTalk> {
 }
 
 /// A number or a switch names a class, too.
-fn class(text: &str, field: &str) -> Option<String> {
+pub(in crate::workload) fn class(text: &str, field: &str) -> Option<String> {
     let entry: Map<String, Value> = serde_json::from_str(text).ok()?;
     match entry.get(field)? {
         Value::String(text) => Some(text.clone()),
