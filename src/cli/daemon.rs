@@ -24,6 +24,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Requests to the keeper that wait; more of them make their senders wait.
 const ASKS: usize = 64;
+/// How nice the thread is that talks to people: a tenth of the weight of what is measured.
+const GIVE_WAY: i32 = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct DaemonArguments {
@@ -68,6 +70,7 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    let talking = talking()?;
     let served = runtime.block_on(async {
         let (config, seen) = watch::channel(Arc::new(config));
         let (asks, asked) = mpsc::channel(ASKS);
@@ -86,17 +89,37 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
             events.clone(),
         )
         .context("cannot start")?;
-        let doors = doors(&paths, &seen.borrow())?;
-        let debug = arguments.debug_commands;
-        let outfit = Arc::new(outfit);
-        api::serve(&Api { asks, view, events, config: seen, paths, outfit, debug }, doors);
+        {
+            let _inside = talking.enter();
+            let doors = doors(&paths, &seen.borrow())?;
+            let debug = arguments.debug_commands;
+            let outfit = Arc::new(outfit);
+            api::serve(&Api { asks, view, events, config: seen, paths, outfit, debug }, doors);
+        }
         let inbox = Inbox { asks: asked, signals, progress };
         keeper.run(inbox).await.context("the index could not be closed")
     });
     // Streams that are still read end here; a blocked thread must not hold up the end.
+    talking.shutdown_background();
     runtime.shutdown_background();
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// For whoever looks at the daemon: a thread of its own, which gives way to engines and load, so that
+/// a crowd moves no figure.
+fn talking() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(8)
+        .thread_name("talking")
+        .on_thread_start(|| {
+            // Of the calling thread alone. Where it is refused, the thread is like any other.
+            rustix::process::setpriority_process(None, GIVE_WAY).ok();
+        })
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
 }
 
 /// A sweep names the programs that are run: root's rights are not for them.

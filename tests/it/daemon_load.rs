@@ -87,52 +87,26 @@ fn p99(sorted: &[Duration]) -> Duration {
     sorted[(sorted.len() * 99 / 100).min(sorted.len() - 1)]
 }
 
+/// Whether it moves a figure is measured by `scripts/measure-crowd`.
 #[test]
-fn a_crowd_is_answered_at_once_and_moves_no_figure() {
-    let pairs = if is_full() { 20 } else { 1 };
+fn a_crowd_is_answered_at_once() {
+    let blocks = if is_full() { 10 } else { 1 };
     let sandbox = Sandbox::new();
     // Paced far below what the client could take.
     let text = sweep(&variant("paced", &[]).replace("step-ms = 1.0", "step-ms = 20.0"))
-        .replace("blocks = 1", &format!("blocks = {}", 2 * pairs))
+        .replace("blocks = 1", &format!("blocks = {blocks}"))
         .replace("min_requests = 12", "min_requests = 30")
         .replace("\"200ms\"", "\"1s\"");
     let file = sandbox.write("sweep.toml", &text);
     let daemon = Daemon::start(&sandbox);
     let run = daemon.submit(&file, &json!({}));
-    let mut took = Vec::new();
-    for pair in 0..pairs {
-        // One block of each pair with the crowd, first or second by turns.
-        for second in [false, true] {
-            let block = 2 * pair + 1 + u64::from(second);
-            let crowded = second == pair.is_multiple_of(2);
-            let crowd = crowded.then(|| Crowd::come(&daemon.socket(), 200, 40, 10));
-            until_block_is_over(&daemon, &run, block);
-            took.extend(crowd.map(Crowd::go).unwrap_or_default());
-        }
-    }
+    let crowd = Crowd::come(&daemon.socket(), 200, 40, 10);
+    until_block_is_over(&daemon, &run, blocks);
+    let took = crowd.go();
     daemon.until_ended(&run, Duration::from_secs(60));
-    took.sort();
-    let summary = daemon.run_dir(&run).join("summary.json");
-    let summary: Value = serde_json::from_slice(&fs::read(summary).unwrap()).unwrap();
-    let (mut rate, mut ttft) = (Vec::new(), Vec::new());
-    for cell in summary["cells"].as_array().unwrap() {
-        for pair in cell["trials"].as_array().unwrap().chunks(2) {
-            let crowded = usize::from(pair[0]["block"].as_u64().unwrap() / 2 % 2 == 0);
-            let (with, without) = (&pair[crowded], &pair[1 - crowded]);
-            let rate_of = |trial: &Value| trial["whole"]["output_tokens_per_s"].as_f64().unwrap();
-            rate.push(100.0 * (rate_of(with) / rate_of(without) - 1.0));
-            let ttft_of = |trial: &Value| trial["latency"]["ttft_ms"]["max"].as_f64();
-            ttft.extend(ttft_of(with).zip(ttft_of(without)).map(|(with, without)| with - without));
-        }
-    }
     eprintln!("{} answers, p50 {:?}, p99 {:?}", took.len(), took[took.len() / 2], p99(&took));
-    eprintln!("tok/s with the crowd: {}", interval(&rate, "%"));
-    eprintln!("TTFT, highest of each phase, with the crowd: {}", interval(&ttft, "ms"));
-    if is_full() {
-        assert!(p99(&took) < Duration::from_millis(50));
-        let (low, high) = bounds(&rate);
-        assert!(low > -2.0 && high < 2.0, "{low} to {high} %");
-    }
+    // A machine that runs other tests says little of the daemon.
+    assert!(!is_full() || p99(&took) < Duration::from_millis(50));
 }
 
 fn until_block_is_over(daemon: &Daemon, run: &str, block: u64) {
@@ -146,20 +120,6 @@ fn until_block_is_over(daemon: &Daemon, run: &str, block: u64) {
         assert!(Instant::now() < deadline, "block {block}: {detail:#}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// The 90 % interval of the mean; Student's t for 40 is near 1.68.
-fn bounds(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let half = 1.69 * (variance / n).sqrt();
-    (mean - half, mean + half)
-}
-
-fn interval(values: &[f64], unit: &str) -> String {
-    let (low, high) = bounds(values);
-    format!("{low:+.3} to {high:+.3} {unit} (90 %, {} pairs)", values.len())
 }
 
 /// Run folders as a daemon leaves them, `runs` of 100 trials each.
