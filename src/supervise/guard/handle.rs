@@ -13,6 +13,10 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::Child;
 
+/// The variable that names the attempt of a guard. Not the one of its engine's processes: those are
+/// killed by theirs.
+pub(crate) const GUARD: &str = "SWEEPD_GUARD";
+
 /// A running guard.
 #[derive(Debug)]
 pub(crate) struct GuardHandle {
@@ -28,6 +32,7 @@ impl GuardHandle {
         ours.set_nonblocking(true)?;
         keep::send(&ours, keep)?;
         let child = own::command("__guard")
+            .env(GUARD, &spec.marker)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -15,5 +15,6 @@ mod spawn;
 mod state;
 mod voice;
 
+pub(crate) use handle::GUARD;
 pub(crate) use run::main;
 pub(crate) use spawn::MARKER;
