@@ -37,6 +37,10 @@ impl LoadHandle {
         Ok(Self { child, orders: Some(orders), events })
     }
 
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok())
+    }
+
     /// The next event; `None` when the process is gone. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Option<LoadEvent> {
         loop {

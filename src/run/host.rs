@@ -14,6 +14,8 @@ pub(crate) struct HostSample {
     pub(crate) client_cores: Option<f64>,
     /// sweepd itself, its guard and the NVML helper.
     pub(crate) sweepd_cores: Option<f64>,
+    /// Engines and clients of trials that run beside this one.
+    pub(crate) beside_cores: Option<f64>,
     pub(crate) memory_available_bytes: Option<u64>,
     pub(crate) swap_used_bytes: Option<u64>,
     /// Processes that want a CPU, averaged over the last minute.
@@ -33,6 +35,9 @@ pub(crate) struct PhaseHost {
     pub(crate) engine_cores: Option<f64>,
     pub(crate) client_cores: Option<f64>,
     pub(crate) sweepd_cores: Option<f64>,
+    /// Absent in files of a sweepd that ran one trial at a time.
+    #[serde(default)]
+    pub(crate) beside_cores: Option<f64>,
     /// What is left of the busy ones: whatever else ran.
     pub(crate) other_cores: Option<f64>,
     pub(crate) memory_available_min_bytes: Option<u64>,

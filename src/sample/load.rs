@@ -20,13 +20,20 @@ pub(crate) struct Groups<P> {
     pub(crate) engine: Vec<P>,
     pub(crate) client: Vec<P>,
     pub(crate) sweepd: Vec<P>,
+    /// Engines and clients of trials that run beside this one.
+    pub(crate) beside: Vec<P>,
 }
 
 impl<P> Groups<P> {
     /// The same groups of something else; what becomes nothing is left out.
     pub(crate) fn map<Q>(&self, mut to: impl FnMut(&P) -> Option<Q>) -> Groups<Q> {
         let mut all = |list: &[P]| list.iter().filter_map(&mut to).collect();
-        Groups { engine: all(&self.engine), client: all(&self.client), sweepd: all(&self.sweepd) }
+        Groups {
+            engine: all(&self.engine),
+            client: all(&self.client),
+            sweepd: all(&self.sweepd),
+            beside: all(&self.beside),
+        }
     }
 }
 
@@ -84,10 +91,14 @@ impl HostSampler {
                 disk.refresh_specifics(DiskRefreshKind::nothing().with_io_usage());
             }
         }
-        let all = groups.engine.iter().chain(&groups.client).chain(&groups.sweepd);
+        let Groups { engine, client, sweepd, beside } = groups;
+        let all = engine.iter().chain(client).chain(sweepd).chain(beside);
         let cpu_ms = all.map(|process| (process.pid, process.cpu_ms)).collect();
         let last = self.last.replace(Last { at, cpu_ms })?;
         let passed_ms = ns_to_ms(at.since_ns(last.at));
+        // Whoever began beside since the last look at the processes is not known for how long.
+        let known = |process: &&Usage| last.cpu_ms.contains_key(&process.pid);
+        let beside: Vec<Usage> = beside.iter().filter(known).copied().collect();
         let cores = |processes: &[Usage]| {
             let grown = |process: &Usage| {
                 let before = last.cpu_ms.get(&process.pid).copied().unwrap_or(0);
@@ -103,9 +114,10 @@ impl HostSampler {
         Some(HostSample {
             at,
             busy_cores: Some(f64::from(system.global_cpu_usage()) / 100.0 * cpus),
-            engine_cores: cores(&groups.engine),
-            client_cores: cores(&groups.client),
-            sweepd_cores: cores(&groups.sweepd),
+            engine_cores: cores(engine),
+            client_cores: cores(client),
+            sweepd_cores: cores(sweepd),
+            beside_cores: cores(&beside),
             memory_available_bytes: Some(system.available_memory()),
             swap_used_bytes: Some(system.used_swap()),
             load_1min: System::load_average().ok().map(|load| load.one),
@@ -121,7 +133,7 @@ mod tests {
 
     fn group(cpu_ms: u64) -> Groups<Usage> {
         let engine = vec![Usage { pid: 7, cpu_ms, resident_bytes: 3 }];
-        Groups { engine, client: Vec::new(), sweepd: Vec::new() }
+        Groups { engine, client: Vec::new(), sweepd: Vec::new(), beside: Vec::new() }
     }
 
     #[test]

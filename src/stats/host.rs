@@ -28,9 +28,10 @@ pub(crate) fn of_phase(samples: &[HostSample], facts: &PhaseFacts, cpus: u64) ->
     let swap = |sample: Option<&&HostSample>| i64::try_from(sample?.swap_used_bytes?).ok();
     let (first, last) = (swap(inside.first()), swap(inside.last()));
     let other = |sample: &HostSample| {
-        let ours = sample.engine_cores? + sample.client_cores? + sample.sweepd_cores?;
+        let own = sample.engine_cores? + sample.client_cores? + sample.sweepd_cores?;
+        let known = own + sample.beside_cores.unwrap_or(0.0);
         // The readings are not of one instant.
-        Some((sample.busy_cores? - ours).max(0.0))
+        Some((sample.busy_cores? - known).max(0.0))
     };
     (!inside.is_empty()).then(|| PhaseHost {
         format: crate::run::FORMAT,
@@ -40,6 +41,7 @@ pub(crate) fn of_phase(samples: &[HostSample], facts: &PhaseFacts, cpus: u64) ->
         engine_cores: over(|sample| sample.engine_cores),
         client_cores: over(|sample| sample.client_cores),
         sweepd_cores: over(|sample| sample.sweepd_cores),
+        beside_cores: over(|sample| sample.beside_cores),
         other_cores: over(other),
         memory_available_min_bytes: inside.iter().filter_map(|s| s.memory_available_bytes).min(),
         swap_used_max_bytes: inside.iter().filter_map(|s| s.swap_used_bytes).max(),
@@ -63,6 +65,7 @@ mod tests {
             engine_cores: Some(engine),
             client_cores: Some(0.1),
             sweepd_cores: Some(0.0),
+            beside_cores: Some(0.0),
             memory_available_bytes: Some(1 << 30),
             swap_used_bytes: Some(5),
             load_1min: Some(1.0),
@@ -86,5 +89,9 @@ mod tests {
         let quiet = of_phase(&samples[..1], &facts, 8).unwrap();
         assert!(!quiet.has_busy_neighbour());
         assert_eq!(of_phase(&[], &facts, 8), None);
+        // A trial that runs beside this one is known, and told by a mark of its own.
+        let beside = |sample: &HostSample| HostSample { beside_cores: Some(1.4), ..*sample };
+        let got = of_phase(&samples.each_ref().map(beside), &facts, 8).unwrap();
+        assert!(!got.has_busy_neighbour(), "{got:?}");
     }
 }

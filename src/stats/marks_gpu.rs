@@ -150,6 +150,7 @@ mod tests {
             engine_cores: None,
             client_cores: None,
             sweepd_cores: None,
+            beside_cores: None,
             other_cores: Some(cores),
             memory_available_min_bytes: None,
             swap_used_max_bytes: None,

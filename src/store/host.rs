@@ -20,6 +20,7 @@ pub(crate) fn write(path: &Path, samples: &[HostSample]) -> Result<(), StoreErro
         doubles("engine_cores", |s| s.engine_cores),
         doubles("client_cores", |s| s.client_cores),
         doubles("sweepd_cores", |s| s.sweepd_cores),
+        doubles("beside_cores", |s| s.beside_cores),
         integers("memory_available_bytes", |s| s.memory_available_bytes),
         integers("swap_used_bytes", |s| s.swap_used_bytes),
         doubles("load_1min", |s| s.load_1min),

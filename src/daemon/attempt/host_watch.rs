@@ -51,16 +51,30 @@ impl HostWatch {
     }
 }
 
-/// Everything below this sweepd that is not the engine is its own: the load process apart. `all`: a
-/// snapshot of the machine's processes; `engine`: those of the attempt.
-pub(super) fn groups(all: &[Process], engine: Vec<Process>) -> Groups<Process> {
+/// Everything below this sweepd that is not the engine is its own, but for the load process and for
+/// what runs beside: other load processes, and what is below other guards. `all`: a snapshot of the
+/// machine's processes; `guard` and `client`: those of the attempt.
+pub(super) fn groups(all: &[Process], guard: i32, client: Option<i32>) -> Groups<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let is_engines = |process: &Process| engine.iter().any(|other| other.pid == process.pid);
-    let mut below = tree::descendants(all, own);
-    below.retain(|process| !is_engines(process));
-    below.extend(all.iter().find(|process| process.pid == own).cloned());
-    let (client, sweepd) = below.into_iter().partition(|process| is_client(process.pid));
-    Groups { engine, client, sweepd }
+    let engine = tree::descendants(all, guard);
+    let mut groups = Groups { engine, client: Vec::new(), sweepd: Vec::new(), beside: Vec::new() };
+    let others = all.iter().filter(|process| process.parent == own && process.pid != guard);
+    for other in others.filter(|process| role(process.pid).as_deref() == Some(b"__guard")) {
+        groups.beside.extend(tree::descendants(all, other.pid));
+    }
+    for process in tree::descendants(all, own) {
+        let mut known = groups.engine.iter().chain(&groups.beside);
+        if known.any(|other| other.pid == process.pid) {
+            continue;
+        }
+        match role(process.pid).as_deref() {
+            Some(b"__load") if client == Some(process.pid) => groups.client.push(process),
+            Some(b"__load") => groups.beside.push(process),
+            _ => groups.sweepd.push(process),
+        }
+    }
+    groups.sweepd.extend(all.iter().find(|process| process.pid == own).cloned());
+    groups
 }
 
 /// What a process that was seen earlier has used by now; `None` when it is gone.
@@ -73,7 +87,8 @@ pub(super) fn usage(seen: &Process) -> Option<Usage> {
     })
 }
 
-fn is_client(pid: i32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split(|byte| *byte == 0).nth(1) == Some(b"__load")
+/// What a process of this same executable is.
+fn role(pid: i32) -> Option<Vec<u8>> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    line.split(|byte| *byte == 0).nth(1).map(<[u8]>::to_vec)
 }

@@ -37,6 +37,8 @@ pub(super) struct Samplers {
     /// The last change, of state or load.
     changed: MonoNs,
     rests: bool,
+    /// The load process.
+    client: Option<i32>,
     /// Samples that could not be kept.
     problems: Vec<String>,
 }
@@ -67,6 +69,7 @@ impl Samplers {
             measuring: false,
             changed: clock::now(),
             rests: false,
+            client: None,
             problems: Vec::new(),
         }
     }
@@ -88,8 +91,7 @@ impl Samplers {
         let recent = |seen: &Processes| now.since(seen.at) < most;
         let seen = self.processes.take().filter(recent).unwrap_or_else(|| {
             let all = tree::all();
-            let engine = tree::descendants(&all, guard);
-            Processes { at: now, groups: groups(&all, engine) }
+            Processes { at: now, groups: groups(&all, guard, self.client) }
         });
         if self.measuring {
             let used = seen.groups.map(usage);
@@ -124,8 +126,9 @@ impl Samplers {
     }
 
     /// A load process was started: the warm-up's or a phase's.
-    pub(super) fn load_started(&mut self, _plan: &LoadPlan, warmup: bool) {
+    pub(super) fn load_started(&mut self, _plan: &LoadPlan, warmup: bool, client: Option<i32>) {
         self.processes = None;
+        self.client = client;
         self.changed = clock::now();
         self.measuring = !warmup;
     }
