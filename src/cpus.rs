@@ -153,6 +153,18 @@ pub(crate) struct Topology {
     pub(crate) cores: Vec<CpuSet>,
 }
 
+impl Topology {
+    /// Equal parts of whole cores, neighbours together, of those that sweepd may use. What does not
+    /// come out even is in no part. `None`: there are fewer cores than parts.
+    pub(crate) fn divide(&self, parts: usize) -> Option<Vec<CpuSet>> {
+        let cores: Vec<CpuSet> =
+            self.cores.iter().filter_map(|core| core.shared(&self.allowed)).collect();
+        let each = cores.len().checked_div(parts).filter(|each| *each > 0)?;
+        let part = |cores: &[CpuSet]| CpuSet::of(cores.iter().flat_map(CpuSet::iter));
+        cores.chunks(each).take(parts).map(part).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +201,28 @@ mod tests {
         assert_eq!(set("0-3").shared(&set("4-5")), None);
         assert_eq!(set("0-3").without(&set("2-5")), Some(set("0-1")));
         assert_eq!(set("2-3").without(&set("2-5")), None);
+    }
+
+    #[test]
+    fn a_machine_is_divided_by_whole_cores() {
+        let machine = |cores: &[&str], allowed: &str| Topology {
+            online: set("0-63"),
+            allowed: set(allowed),
+            cores: cores.iter().map(|core| set(core)).collect(),
+        };
+        let check = |machine: Topology, parts, want: &[&str]| {
+            let got = machine.divide(parts).unwrap_or_default();
+            assert_eq!(got.iter().map(ToString::to_string).collect::<Vec<_>>(), want);
+        };
+        let threads = || machine(&["0,4", "1,5", "2,6", "3,7"], "0-7");
+        check(threads(), 1, &["0-7"]);
+        check(threads(), 2, &["0-1,4-5", "2-3,6-7"]);
+        check(threads(), 3, &["0,4", "1,5", "2,6"]);
+        check(threads(), 5, &[]);
+        check(machine(&["0", "1"], "0-1"), 2, &["0", "1"]);
+        check(machine(&["0-1"], "0-1"), 2, &[]);
+        // A control group or its starter has taken cores away from sweepd.
+        check(machine(&["0,4", "1,5", "2,6", "3,7"], "2-3,6"), 2, &["2,6", "3"]);
     }
 
     /// In a thread of its own, which takes its affinity with it.

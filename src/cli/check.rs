@@ -8,6 +8,7 @@ use crate::daemon::estimate::{self, Took};
 use crate::daemon::learned;
 use crate::sweep::def::{Pattern, Phase, PlannedTrial, Sweep};
 use crate::sweep::plan::{least_duration, least_trial, plan};
+use crate::sweep::side::Lanes;
 use crate::sweep::smoke;
 use clap::Args;
 use std::path::PathBuf;
@@ -82,7 +83,7 @@ impl Forecast {
         Self {
             trials,
             least: least_duration(sweep),
-            about: estimate::left(&all, took, least_trial(sweep)),
+            about: estimate::left(&all, took, least_trial(sweep), sweep.lanes.count),
         }
     }
 }
@@ -97,6 +98,8 @@ fn as_json(
         "sweep": sweep.name,
         "blocks": sweep.blocks,
         "smoke_first": sweep.smoke_first,
+        "side_by_side": sweep.lanes.count,
+        "cpus": sweep.lanes.cpus,
         "trials": forecast.trials,
         "least_duration_s": forecast.least.as_secs_f64(),
         "expected_duration_s": forecast.about.map(|span| span.as_secs_f64()),
@@ -111,6 +114,7 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     if sweep.smoke_first {
         println!("  first, each variant is launched once, to see that it works");
     }
+    show_lanes(&sweep.lanes);
     for block in 1..=sweep.blocks.get() {
         let order: Vec<&str> =
             trials.iter().filter(|t| t.block == block).map(|t| t.variant.as_str()).collect();
@@ -151,6 +155,19 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     }
     if let Some(launches) = launches {
         println!("{}", launches.table());
+    }
+}
+
+/// What runs at once, and where.
+fn show_lanes(lanes: &Lanes) {
+    if lanes.count.get() > 1 {
+        println!("  up to {} trials of a block at once, each on GPUs of its own", lanes.count);
+    }
+    for (lane, cpus) in (1..).zip(&lanes.cpus) {
+        match lanes.count.get() {
+            1 => println!("  CPUs: {cpus}"),
+            _ => println!("  CPUs of lane {lane}: {cpus}"),
+        }
     }
 }
 

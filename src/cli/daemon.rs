@@ -85,7 +85,7 @@ pub(super) fn run(arguments: &DaemonArguments) -> anyhow::Result<ExitCode> {
             config_file,
             config,
             outfit.clone(),
-            Watcher(watcher),
+            Watcher::new(watcher),
             events.clone(),
         )
         .context("cannot start")?;

@@ -40,7 +40,7 @@ pub(super) fn run(mut input: Input) -> anyhow::Result<Launches> {
     let (sender, progress) = mpsc::unbounded_channel();
     let launched = runtime()?.block_on(async {
         let shown = tokio::spawn(show(progress));
-        let watcher = Watcher(sender);
+        let watcher = Watcher::new(sender);
         let Begun { order, dir, id, lock } = begun;
         let launched = line::launch_only(order, dir, id, lock, &watcher, stop).await;
         drop(watcher);

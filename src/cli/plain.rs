@@ -2,52 +2,71 @@
 #![expect(clippy::print_stderr, reason = "progress goes to stderr")]
 
 use super::terminal::{Rate, block_ended, ended, left};
-use crate::daemon::progress::Progress;
+use crate::daemon::progress::{Progress, Said};
+use crate::ids::TrialId;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Lines {
-    trial: String,
+    /// Of the trials that are under way.
+    phases: BTreeMap<TrialId, Phase>,
+}
+
+/// What the lines of a phase go by.
+#[derive(Debug)]
+struct Phase {
     rate: Rate,
     next_tick: Duration,
 }
 
+impl Default for Phase {
+    fn default() -> Self {
+        Self { rate: Rate::default(), next_tick: EVERY }
+    }
+}
+
 impl Lines {
     pub(super) fn new() -> Self {
-        Self { trial: String::new(), rate: Rate::default(), next_tick: EVERY }
+        Self::default()
     }
 
-    pub(super) fn show(&mut self, progress: Progress) {
-        match progress {
-            Progress::TrialStarted { number, of, left: ahead, trial, attempt } => {
-                self.trial = trial.to_string();
+    pub(super) fn show(&mut self, said: Said) {
+        if let Progress::BlockEnded { block, of } = said.progress {
+            eprintln!("{}", block_ended(block, of));
+        }
+        let Some(subject) = said.of else { return };
+        let trial = &subject.trial;
+        match said.progress {
+            Progress::TrialStarted { number, of, left: ahead, attempt } => {
                 let again =
                     if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let left = left(ahead);
                 eprintln!("[{number}/{of}] {trial}{again}{left}");
             }
-            Progress::State { what } => eprintln!("  {}: {what}", self.trial),
+            Progress::State { what } => eprintln!("  {trial}: {what}"),
             Progress::PhaseStarted { phase, who, goal } => {
-                (self.rate, self.next_tick) = (Rate::default(), EVERY);
-                eprintln!("  {}: phase {phase}, {who}, {goal}", self.trial);
+                self.phases.insert(trial.clone(), Phase::default());
+                eprintln!("  {trial}: phase {phase}, {who}, {goal}");
             }
             Progress::Tick(tick) => {
-                let rate = self.rate.at(&tick);
-                if Duration::from_nanos(tick.elapsed_ns) >= self.next_tick {
-                    self.next_tick += EVERY;
+                let phase = self.phases.entry(trial.clone()).or_default();
+                let rate = phase.rate.at(&tick);
+                if Duration::from_nanos(tick.elapsed_ns) >= phase.next_tick {
+                    phase.next_tick += EVERY;
                     eprintln!(
-                        "  {}: {} ok, {} failed, {} in flight, {rate:.0} chunks/s",
-                        self.trial, tick.ok, tick.failed, tick.in_flight
+                        "  {trial}: {} ok, {} failed, {} in flight, {rate:.0} chunks/s",
+                        tick.ok, tick.failed, tick.in_flight
                     );
                 }
             }
-            Progress::Alive => {}
-            Progress::TrialEnded { outcome } => eprintln!("  {}: {}", self.trial, ended(&outcome)),
-            Progress::BlockEnded { block, of } => {
-                eprintln!("{}", block_ended(block, of));
+            Progress::TrialEnded { outcome } => {
+                self.phases.remove(trial);
+                eprintln!("  {trial}: {}", ended(&outcome));
             }
+            Progress::Alive | Progress::Opened | Progress::BlockEnded { .. } => {}
         }
     }
 }

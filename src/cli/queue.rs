@@ -107,7 +107,14 @@ fn status_text(status: &StatusView) -> String {
     if status.draining {
         lines.push("the queue is draining: no new runs are taken".to_owned());
     }
-    lines.extend(status.current.as_ref().map(current_text));
+    // A daemon of before trials ran side by side tells of one.
+    let alone = status.current.iter().filter(|_| status.under_way.is_empty());
+    let under_way: Vec<&CurrentView> = alone.chain(&status.under_way).collect();
+    lines.extend(under_way.iter().map(|current| current_text(current)));
+    if let Some(seconds) = under_way.first().and_then(|current| current.run_seconds_left) {
+        let left = humantime::format_duration(Duration::from_secs_f64(seconds.round()));
+        lines.push(format!("about {left} left for the run"));
+    }
     lines.join("\n")
 }
 
@@ -120,10 +127,6 @@ fn current_text(current: &CurrentView) -> String {
             ", {} ok, {} failed, {} in flight{rate}",
             requests.ok, requests.failed, requests.in_flight
         ));
-    }
-    if let Some(seconds) = current.run_seconds_left {
-        let left = humantime::format_duration(Duration::from_secs_f64(seconds.round()));
-        text.push_str(&format!("\nabout {left} left for the run"));
     }
     text
 }

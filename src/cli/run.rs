@@ -5,7 +5,7 @@ use super::{input, plain, resume, room, signals, terminal};
 use crate::clock;
 use crate::daemon::line::{self, RunResult};
 use crate::daemon::order::Order;
-use crate::daemon::progress::{Progress, Watcher};
+use crate::daemon::progress::{Said, Watcher};
 use crate::daemon::reports;
 use crate::ids::{RunId, folder_stamp};
 use crate::report;
@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &RunArguments, folders: Vec<PathBuf>) -> anyhow::Re
     let (sender, progress) = mpsc::unbounded_channel();
     let result = runtime()?.block_on(async {
         let shown = tokio::spawn(show(progress));
-        let watcher = Watcher(sender);
+        let watcher = Watcher::new(sender);
         let result = line::run(order, dir.clone(), id.clone(), lock, &watcher, stop.clone()).await;
         drop(watcher);
         shown.await.ok();
@@ -114,13 +114,13 @@ fn told(result: &RunResult, dir: &RunDir) -> ExitCode {
 }
 
 /// A screen for a terminal, lines for everything else.
-pub(super) async fn show(mut progress: UnboundedReceiver<Progress>) {
-    let mut screen: Box<dyn FnMut(Progress) + Send> = if stderr().is_terminal() {
+pub(super) async fn show(mut progress: UnboundedReceiver<Said>) {
+    let mut screen: Box<dyn FnMut(Said) + Send> = if stderr().is_terminal() {
         let mut screen = terminal::Screen::new();
-        Box::new(move |progress| screen.show(progress))
+        Box::new(move |said| screen.show(said))
     } else {
         let mut lines = plain::Lines::new();
-        Box::new(move |progress| lines.show(progress))
+        Box::new(move |said| lines.show(said))
     };
     while let Some(next) = progress.recv().await {
         screen(next);

@@ -1,12 +1,13 @@
-//! Progress on a terminal: one bar for the run, one line for what is happening now.
+//! Progress on a terminal: one bar for the run, one line for each trial that is under way.
 
-use crate::daemon::progress::Progress;
+use crate::daemon::progress::{Progress, Said};
 use crate::ids::{TrialId, wire_name};
 use crate::load::message::{Goal, LoadTick};
 use crate::run::outcome::{Ending, TrialOutcome};
 use crate::sweep::smoke::SMOKE_BLOCK;
 use crate::units::count_f64;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Events a second between two ticks.
@@ -69,12 +70,19 @@ pub(super) fn left(left: Option<Duration>) -> String {
     format!(", about {} left", humantime::format_duration(left))
 }
 
-/// Two lines at the bottom of the terminal; what has ended scrolls up above them.
+/// Lines at the bottom of the terminal; what has ended scrolls up above them.
 #[derive(Debug)]
 pub(super) struct Screen {
     lines: MultiProgress,
     run: ProgressBar,
-    now: ProgressBar,
+    begun: bool,
+    now: BTreeMap<TrialId, Now>,
+}
+
+/// A trial that is under way.
+#[derive(Debug)]
+struct Now {
+    line: ProgressBar,
     trial: String,
     phase: String,
     goal: Option<Goal>,
@@ -85,61 +93,84 @@ impl Screen {
     pub(super) fn new() -> Self {
         let lines = MultiProgress::new();
         let run = lines.add(ProgressBar::new(0));
-        let now = lines.add(ProgressBar::new_spinner());
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {msg}, {elapsed} gone") {
             run.set_style(style);
         }
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-            now.set_style(style);
-        }
         run.enable_steady_tick(Duration::from_secs(1));
-        now.enable_steady_tick(Duration::from_millis(250));
-        Self {
-            lines,
-            run,
-            now,
-            trial: String::new(),
-            phase: String::new(),
-            goal: None,
-            rate: Rate::default(),
-        }
+        Self { lines, run, begun: false, now: BTreeMap::new() }
     }
 
-    pub(super) fn show(&mut self, progress: Progress) {
-        match progress {
-            Progress::TrialStarted { number, of, left: ahead, trial, attempt } => {
-                self.run.set_length(of as u64);
-                self.run.set_position(number as u64 - 1);
-                let left = left(ahead);
-                self.run.set_message(format!("trial {number} of {of}{left}"));
-                self.trial = trial_name(&trial);
-                if attempt > 1 {
-                    self.trial.push_str(&format!(", attempt {attempt}"));
-                }
-                self.now.set_message(self.trial.clone());
+    pub(super) fn show(&mut self, said: Said) {
+        if let Progress::BlockEnded { block, of } = said.progress {
+            self.line(&block_ended(block, of));
+        }
+        let Some(subject) = said.of else { return };
+        let trial = &subject.trial;
+        if let Progress::TrialEnded { outcome } = &said.progress {
+            if let Some(now) = self.now.remove(trial) {
+                now.line.finish_and_clear();
+                self.lines.remove(&now.line);
             }
-            Progress::State { what } => self.now.set_message(format!("{}: {what}", self.trial)),
+            self.run.inc(1);
+            self.line(&format!("{trial}: {}", ended(outcome)));
+            return;
+        }
+        if let Progress::TrialStarted { number, of, left: ahead, .. } = &said.progress {
+            self.run.set_length(*of as u64);
+            if !std::mem::replace(&mut self.begun, true) {
+                // A run that is taken up again does not begin at its first trial.
+                self.run.set_position(*number as u64 - 1);
+            }
+            self.run.set_message(format!("trial {number} of {of}{}", left(*ahead)));
+        }
+        let lines = &self.lines;
+        self.now.entry(trial.clone()).or_insert_with(|| Now::new(lines, trial)).show(said.progress);
+    }
+
+    fn line(&self, text: &str) {
+        // A terminal that has gone away is no reason to stop a run.
+        self.lines.println(text).ok();
+    }
+}
+
+impl Now {
+    fn new(lines: &MultiProgress, trial: &TrialId) -> Self {
+        let line = lines.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
+            line.set_style(style);
+        }
+        line.enable_steady_tick(Duration::from_millis(250));
+        let (trial, phase) = (trial_name(trial), String::new());
+        Self { line, trial, phase, goal: None, rate: Rate::default() }
+    }
+
+    fn show(&mut self, progress: Progress) {
+        match progress {
+            Progress::TrialStarted { attempt, .. } => {
+                if attempt > 1 {
+                    let name = self.trial.split(", attempt").next().unwrap_or_default();
+                    self.trial = format!("{name}, attempt {attempt}");
+                }
+                self.line.set_message(self.trial.clone());
+            }
+            Progress::State { what } => self.line.set_message(format!("{}: {what}", self.trial)),
             Progress::PhaseStarted { phase, who, goal } => {
                 self.rate = Rate::default();
                 self.goal = Some(goal);
                 self.phase = format!("{phase} ({who})");
-                self.now.set_message(format!("{}: {}", self.trial, self.phase));
+                self.line.set_message(format!("{}: {}", self.trial, self.phase));
             }
             Progress::Tick(tick) => self.tick(&tick),
-            Progress::Alive => {}
-            Progress::TrialEnded { outcome } => {
-                self.run.inc(1);
-                self.line(&format!("{}: {}", outcome.trial, ended(&outcome)));
-            }
-            Progress::BlockEnded { block, of } => {
-                self.line(&block_ended(block, of));
-            }
+            Progress::Alive
+            | Progress::Opened
+            | Progress::TrialEnded { .. }
+            | Progress::BlockEnded { .. } => {}
         }
     }
 
     fn tick(&mut self, tick: &LoadTick) {
         let rate = self.rate.at(tick);
-        self.now.set_message(format!(
+        self.line.set_message(format!(
             "{}: {} {:.0} %, {} ok, {} failed, {} in flight, {rate:.0} tok/s (chunks)",
             self.trial,
             self.phase,
@@ -149,16 +180,11 @@ impl Screen {
             tick.in_flight,
         ));
     }
-
-    fn line(&self, text: &str) {
-        // A terminal that has gone away is no reason to stop a run.
-        self.lines.println(text).ok();
-    }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        self.now.finish_and_clear();
+        self.now.values().for_each(|now| now.line.finish_and_clear());
         self.run.finish_and_clear();
     }
 }

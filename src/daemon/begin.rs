@@ -13,6 +13,7 @@ use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::{Pattern, Phase, Sweep, Variant};
 use crate::sweep::plan::plan;
+use crate::sweep::side::SideBySide;
 use crate::sweep::smoke;
 use std::collections::BTreeMap;
 
@@ -78,6 +79,7 @@ pub(crate) fn freeze(order: &Order, dir: &RunDir, run: &RunId) -> Result<PlanFil
         phases: sweep.phases.iter().filter(|p| search(p).is_none()).map(phase).collect(),
         searches: sweep.phases.iter().filter_map(search).collect(),
         planned: [smoke::planned(sweep), plan(sweep)].concat(),
+        side_by_side: SideBySide::of(sweep.lanes.count, sweep.gpu.as_ref(), &sweep.variants),
         origin: Some(order.origin.clone()),
     };
     files::write_json(&dir.file("plan.json"), &plan)?;
@@ -114,7 +116,8 @@ fn setup(sweep: &Sweep) -> Setup {
             .map(|(name, value)| SamplingParameter { name: name.clone(), value: *value })
             .collect(),
         warmup_requests: sweep.warmup.requests,
-        cpus: sweep.cpus.iter().cloned().collect(),
+        side_by_side: sweep.lanes.count.get(),
+        cpus: sweep.lanes.cpus.clone(),
         price: sweep
             .gpu
             .as_ref()

@@ -15,6 +15,7 @@ use crate::stats::summary::Summary;
 use crate::store::dirs::RunDir;
 use crate::store::files::StoreError;
 use crate::store::lock::RunLock;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::time::Duration;
 
 /// What a run came to.
@@ -44,16 +45,32 @@ pub(crate) async fn run(
 ) -> Result<RunResult, StoreError> {
     let run = OpenRun::open(order, dir, id, lock).await?;
     let stopping = Stopping::by_the_user(stop);
-    while let Some(next) = run.next() {
-        if stopping.is_asked() {
-            break;
+    let mut under_way = FuturesUnordered::new();
+    let mut failed = None;
+    loop {
+        while failed.is_none()
+            && !stopping.is_asked()
+            && let Some(index) = run.next()
+        {
+            under_way.push(run.trial(run.enter(index)?, index, watcher, &stopping));
         }
-        let block = run.trial(next, watcher, &stopping).await?.trial.block;
-        if run.block_is_done(block) {
-            run.report()?;
-            watcher.say(Progress::BlockEnded { block, of: run.plan.setup.blocks });
+        match under_way.next().await {
+            None => break,
+            Some(Ok(ended)) if ended.ends_block => {
+                run.report()?;
+                let (block, of) = (ended.outcome.trial.block, run.plan.setup.blocks);
+                watcher.say(Progress::BlockEnded { block, of });
+            }
+            Some(Ok(_)) => {}
+            // Nothing more is begun; what is under way beside it comes to its own end.
+            Some(Err(error)) => {
+                tracing::error!(%error, "nothing more is begun");
+                failed.get_or_insert(error);
+            }
         }
     }
+    drop(under_way);
+    failed.map_or(Ok(()), Err)?;
     Ok(RunResult::of(run.report()?))
 }
 
@@ -65,7 +82,7 @@ pub(crate) struct Launched {
     pub(crate) ready_after: Option<Duration>,
 }
 
-/// Launches each variant once and tears it down again; nothing is measured.
+/// Launches each variant once and tears it down again, one after the other; nothing is measured.
 pub(crate) async fn launch_only(
     order: Order,
     dir: RunDir,
@@ -81,7 +98,7 @@ pub(crate) async fn launch_only(
         if stopping.is_asked() {
             break;
         }
-        let outcome = run.trial(next, watcher, &stopping).await?;
+        let outcome = run.trial(run.enter(next)?, next, watcher, &stopping).await?.outcome;
         let span = clock::between(&outcome.started, &outcome.ended);
         let took = span.map(|duration| Took { trial: outcome.trial.clone(), duration });
         let attempts = run.dir.read_attempts(&outcome)?;

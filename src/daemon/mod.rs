@@ -8,6 +8,7 @@ pub(crate) mod estimate;
 pub(crate) mod finding;
 pub(crate) mod gpu;
 pub(crate) mod installed;
+mod lanes;
 pub(crate) mod learned;
 pub(crate) mod line;
 pub(crate) mod open;

@@ -1,12 +1,14 @@
 //! What a run is told, and what all its trials share. Only data.
 
 use super::gpu::Machine;
+use super::lanes::Turn;
 use super::progress::Watcher;
 use super::reports::Origin;
 use super::stopping::Stopping;
 use crate::ids::{Name, RunId};
 use crate::store::dirs::RunDir;
 use crate::sweep::def::Sweep;
+use crate::sweep::side::SideBySide;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,10 @@ pub(crate) struct Context<'a> {
     pub(crate) watcher: &'a Watcher,
     pub(crate) stopping: &'a Stopping,
     pub(crate) machine: &'a Machine,
+    /// Which trials may run at once.
+    pub(crate) side: &'a SideBySide,
+    /// The trial's own lane.
+    pub(crate) turn: &'a Turn<'a>,
 }
 
 impl Context<'_> {
@@ -44,6 +50,11 @@ pub(crate) struct Order {
 }
 
 impl Order {
+    /// What sweepd itself was given, as by a job scheduler.
+    pub(crate) fn visible_gpus(&self) -> Option<&str> {
+        self.inherited.get("CUDA_VISIBLE_DEVICES").map(String::as_str)
+    }
+
     /// The engines' working directory: the sweep file's folder.
     pub(crate) fn cwd(&self) -> &Path {
         self.origin.file.parent().unwrap_or(Path::new("/"))

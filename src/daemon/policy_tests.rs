@@ -94,6 +94,7 @@ fn trial(block: u32, variant: &str, ending: Ending) -> TrialOutcome {
         simulated: true,
         ending,
         attempts: 1,
+        beside: Vec::new(),
         phases: Vec::new(),
         decisions: Vec::new(),
         started: String::new(),

@@ -1,11 +1,15 @@
 //! What is to be run, and what is to be run next. Pure: changes in, decisions out.
 //!
 //! Invariants, held by random walks: a trial that has ended is started again only after a retry;
-//! within a run trials start in the order of the plan, so blocks are completed in order; nothing
-//! is started that is paused, cancelled, too early, or cannot end in time.
+//! within a run trials start in the order of the plan, so blocks are completed in order, and only those
+//! of one block run side by side; nothing is started that is paused, cancelled, too early, or cannot end
+//! in time.
 
+use super::reports::PlanFile;
 use crate::ids::{Name, RunId, TrialId};
 use crate::store::control::{Change, Retrial, Schedule};
+use crate::sweep::def::PlannedTrial;
+use crate::sweep::side::{Card, SideBySide, Stand};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -38,6 +42,8 @@ pub(crate) struct Entry {
     pub(crate) sweep: Name,
     pub(crate) schedule: Schedule,
     pub(crate) slots: Vec<Slot>,
+    /// Which of its trials may run at once.
+    pub(crate) side: SideBySide,
     pub(crate) paused: bool,
     /// Why it cannot go on, until somebody lets it continue.
     pub(crate) held: Option<String>,
@@ -54,6 +60,7 @@ impl Entry {
             sweep,
             schedule: Schedule::default(),
             slots: planned.into_iter().map(slot).collect(),
+            side: SideBySide::default(),
             paused: false,
             held: None,
             interrupted: false,
@@ -62,12 +69,32 @@ impl Entry {
         }
     }
 
+    /// As its plan says.
+    pub(crate) fn of(plan: &PlanFile) -> Self {
+        let trials = plan.planned.iter().map(PlannedTrial::id);
+        Self { side: plan.side_by_side.clone(), ..Self::new(plan.sweep.clone(), trials) }
+    }
+
     pub(crate) fn has_begun(&self) -> bool {
         self.slots.iter().any(|slot| !matches!(slot.state, SlotState::Waiting))
     }
 
     fn first(&self, is: impl Fn(&SlotState) -> bool) -> Option<usize> {
         self.slots.iter().position(|slot| is(&slot.state))
+    }
+
+    /// The trial to start now, beside those that are under way.
+    fn next(&self, cards: Option<&[Card]>) -> Option<usize> {
+        let stand = |slot: &Slot| match slot.state {
+            SlotState::Waiting => Stand::Waiting,
+            SlotState::Running => Stand::UnderWay,
+            SlotState::Ended(_) | SlotState::Dropped { .. } => Stand::Over,
+        };
+        self.side.next(self.slots.iter().map(|slot| (&slot.trial, stand(slot))), cards)
+    }
+
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.first(|state| *state == SlotState::Running).is_some()
     }
 
     pub(crate) fn count(&self, is: impl Fn(&SlotState) -> bool) -> usize {
@@ -182,40 +209,45 @@ impl Queue {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.running().is_none()
+        !self.runs.values().any(Entry::is_under_way)
     }
 
-    /// The trial that is under way.
-    pub(crate) fn running(&self) -> Option<(&RunId, usize)> {
-        self.runs.iter().find_map(|(run, entry)| {
-            entry.first(|state| *state == SlotState::Running).map(|index| (run, index))
-        })
-    }
-
-    /// `estimate`: how long a variant's trial takes, where that is known.
+    /// `estimate`: how long a variant's trial takes, where that is known. `cards`: the GPUs of a run that
+    /// is being worked on, where they are known.
     pub(crate) fn decide(
         &self,
         now: WallMs,
         estimate: impl Fn(&Entry, &Name) -> Option<Duration>,
+        cards: impl Fn(&RunId) -> Option<Vec<Card>>,
     ) -> Decision {
+        let idle = self.is_idle();
         for (run, entry) in &self.runs {
             if let Some(index) = entry.first(|s| matches!(s, SlotState::Dropped { .. })) {
                 return Decision::WriteDown { run: run.clone(), index };
             }
-            if entry.first(|state| !matches!(state, SlotState::Ended(_))).is_none() {
+            // While something is measured no report is made.
+            if idle && entry.first(|state| !matches!(state, SlotState::Ended(_))).is_none() {
                 return Decision::Close { run: run.clone() };
             }
         }
-        if self.paused || !self.is_idle() {
+        if self.paused {
             return Decision::Wait { until: None };
         }
         let mut until = None;
         for (run, entry) in self.in_order() {
-            let Some(index) = entry.first(|state| *state == SlotState::Waiting) else { continue };
+            let cards = if entry.is_under_way() { cards(run) } else { None };
+            let Some(index) = entry.next(cards.as_deref()) else { continue };
             let not_before = entry.schedule.not_before.as_deref().and_then(wall_ms);
             if let Some(time) = not_before.filter(|time| *time > now) {
                 until = Some(until.map_or(time, |other: WallMs| other.min(time)));
                 continue;
+            }
+            if !idle && !entry.is_under_way() {
+                if entry.paused || entry.held.is_some() {
+                    continue;
+                }
+                // It comes first, but not beside another run's trials: those in front of it end.
+                return Decision::Wait { until: None };
             }
             if let Some(reason) = too_late(entry, index, now, &estimate) {
                 return Decision::LeaveOut { run: run.clone(), reason };

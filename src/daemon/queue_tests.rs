@@ -3,6 +3,8 @@
 use super::*;
 use crate::seed::Seed;
 use crate::store::control::By;
+use crate::sweep::gpu::Wanted;
+use std::num::NonZeroU32;
 
 fn by() -> By {
     By { uid: Some(0), pid: None }
@@ -35,9 +37,26 @@ fn unknown(_: &Entry, _: &Name) -> Option<Duration> {
     None
 }
 
+/// The GPUs are not known.
+fn nobody(_: &RunId) -> Option<Vec<Card>> {
+    None
+}
+
+/// So many, and clean.
+fn cards(count: u32) -> impl Fn(&RunId) -> Option<Vec<Card>> {
+    move |_| Some((0..count).map(|index| Card { index, uuid: format!("GPU-{index}") }).collect())
+}
+
+/// Two at once, each on any one GPU.
+fn side_by_side(mut entry: Entry) -> Entry {
+    let wants = ["a", "b"].map(|variant| (name(variant), Wanted::Count(NonZeroU32::MIN)));
+    entry.side = SideBySide { lanes: NonZeroU32::new(2).unwrap(), wants: wants.into() };
+    entry
+}
+
 #[track_caller]
 fn starts(queue: &Queue, run: &str, index: usize) {
-    assert_eq!(queue.decide(0, unknown), Decision::Start { run: id(run), index });
+    assert_eq!(queue.decide(0, unknown, nobody), Decision::Start { run: id(run), index });
 }
 
 #[test]
@@ -67,10 +86,10 @@ fn what_is_paused_held_or_too_early_waits() {
     starts(&queue, "y", 0);
     let y = queue.runs.get_mut(&id("y")).unwrap();
     y.schedule.not_before = Some("1970-01-01T00:00:10Z".into());
-    assert_eq!(queue.decide(0, unknown), Decision::Wait { until: Some(10_000) });
-    assert_eq!(queue.decide(10_000, unknown), Decision::Start { run: id("y"), index: 0 });
+    assert_eq!(queue.decide(0, unknown, nobody), Decision::Wait { until: Some(10_000) });
+    assert_eq!(queue.decide(10_000, unknown, nobody), Decision::Start { run: id("y"), index: 0 });
     queue.paused = true;
-    assert_eq!(queue.decide(10_000, unknown), Decision::Wait { until: None });
+    assert_eq!(queue.decide(10_000, unknown, nobody), Decision::Wait { until: None });
 }
 
 #[test]
@@ -79,15 +98,15 @@ fn what_cannot_end_in_time_is_left_out_with_the_reason() {
     let x = queue.runs.get_mut(&id("x")).unwrap();
     x.schedule.finish_by = Some("1970-01-01T00:01:00Z".into());
     let takes = |_: &Entry, _: &Name| Some(Duration::from_secs(20));
-    assert_eq!(queue.decide(40_000, takes), Decision::Start { run: id("x"), index: 0 });
-    let Decision::LeaveOut { reason, .. } = queue.decide(40_001, takes) else { panic!() };
+    assert_eq!(queue.decide(40_000, takes, nobody), Decision::Start { run: id("x"), index: 0 });
+    let Decision::LeaveOut { reason, .. } = queue.decide(40_001, takes, nobody) else { panic!() };
     assert!(reason.contains("about 20s") && reason.contains("00:01:00"), "{reason}");
     // Without experience it is tried, until the time has passed.
-    assert_eq!(queue.decide(59_999, unknown), Decision::Start { run: id("x"), index: 0 });
-    assert!(matches!(queue.decide(60_000, unknown), Decision::LeaveOut { .. }));
+    assert_eq!(queue.decide(59_999, unknown, nobody), Decision::Start { run: id("x"), index: 0 });
+    assert!(matches!(queue.decide(60_000, unknown, nobody), Decision::LeaveOut { .. }));
     let x = queue.runs.get_mut(&id("x")).unwrap();
     x.apply(&Change::LeftOut { reason }, "");
-    assert_eq!(queue.decide(0, takes), Decision::WriteDown { run: id("x"), index: 0 });
+    assert_eq!(queue.decide(0, takes, nobody), Decision::WriteDown { run: id("x"), index: 0 });
 }
 
 #[test]
@@ -96,10 +115,65 @@ fn a_cancelled_run_writes_down_its_trials_and_closes() {
     let x = queue.runs.get_mut(&id("x")).unwrap();
     x.slots[0].state = SlotState::Ended("completed".into());
     x.apply(&Change::Cancelled { by: by(), trial: None }, "");
-    assert_eq!(queue.decide(0, unknown), Decision::WriteDown { run: id("x"), index: 1 });
+    assert_eq!(queue.decide(0, unknown, nobody), Decision::WriteDown { run: id("x"), index: 1 });
     let x = queue.runs.get_mut(&id("x")).unwrap();
     x.slots[1].state = SlotState::Ended("cancelled".into());
-    assert_eq!(queue.decide(0, unknown), Decision::Close { run: id("x") });
+    assert_eq!(queue.decide(0, unknown, nobody), Decision::Close { run: id("x") });
+}
+
+#[test]
+fn a_lane_that_is_free_is_filled_from_the_same_block() {
+    let mut queue = queue(vec![("x", side_by_side(entry(2, 0, 1.0)))]);
+    let run = |queue: &mut Queue, index: usize, state: SlotState| {
+        queue.runs.get_mut(&id("x")).unwrap().slots[index].state = state;
+    };
+    let start = |index| Decision::Start { run: id("x"), index };
+    assert_eq!(queue.decide(0, unknown, cards(2)), start(0));
+    run(&mut queue, 0, SlotState::Running);
+    assert_eq!(queue.decide(0, unknown, nobody), Decision::Wait { until: None });
+    assert_eq!(queue.decide(0, unknown, cards(1)), Decision::Wait { until: None });
+    assert_eq!(queue.decide(0, unknown, cards(2)), start(1));
+    run(&mut queue, 1, SlotState::Running);
+    assert_eq!(queue.decide(0, unknown, cards(4)), Decision::Wait { until: None });
+    run(&mut queue, 0, SlotState::Ended("completed".into()));
+    assert_eq!(queue.decide(0, unknown, cards(4)), Decision::Wait { until: None });
+    run(&mut queue, 1, SlotState::Ended("completed".into()));
+    assert_eq!(queue.decide(0, unknown, cards(4)), start(2));
+}
+
+#[test]
+fn whatever_stops_a_run_stops_its_free_lane() {
+    let with = |change: &dyn Fn(&mut Queue)| {
+        let mut queue = queue(vec![("x", side_by_side(entry(1, 0, 1.0))), ("y", entry(1, 0, 2.0))]);
+        queue.runs.get_mut(&id("x")).unwrap().slots[0].state = SlotState::Running;
+        change(&mut queue);
+        queue.decide(0, unknown, cards(2))
+    };
+    fn x(queue: &mut Queue) -> &mut Entry {
+        queue.runs.get_mut(&id("x")).unwrap()
+    }
+    let waits = Decision::Wait { until: None };
+    assert_eq!(with(&|_| {}), Decision::Start { run: id("x"), index: 1 });
+    assert_eq!(with(&|queue| queue.paused = true), waits);
+    assert_eq!(with(&|queue| x(queue).paused = true), waits);
+    assert_eq!(with(&|queue| x(queue).held = Some("why".into())), waits);
+    // Another run that comes first has its turn when the lanes are empty.
+    let first = |queue: &mut Queue| queue.runs.get_mut(&id("y")).unwrap().schedule.priority = 1;
+    assert_eq!(with(&first), waits);
+    // It comes first only if it can begin.
+    let held = |queue: &mut Queue| {
+        let y = queue.runs.get_mut(&id("y")).unwrap();
+        (y.schedule.priority, y.paused) = (1, true);
+    };
+    assert_eq!(with(&held), Decision::Start { run: id("x"), index: 1 });
+    // A run that is over is closed when nothing is measured any more.
+    let over = |queue: &mut Queue| {
+        for slot in &mut queue.runs.get_mut(&id("y")).unwrap().slots {
+            slot.state = SlotState::Ended("cancelled".into());
+        }
+        x(queue).slots[1].state = SlotState::Running;
+    };
+    assert_eq!(with(&over), waits);
 }
 
 #[test]
@@ -119,11 +193,17 @@ struct Walk {
 
 impl Walk {
     fn follow(&mut self, pick: u64) {
-        match self.queue.decide(self.now, |_, _| Some(Duration::from_secs(5))) {
+        match self.queue.decide(self.now, |_, _| Some(Duration::from_secs(5)), cards(2)) {
             Decision::Start { run, index } => {
-                assert!(self.queue.is_idle() && !self.queue.paused);
+                assert!(!self.queue.paused);
+                let elsewhere = self.queue.runs.iter().filter(|(other, _)| **other != run);
+                assert!(elsewhere.into_iter().all(|(_, entry)| !entry.is_under_way()), "one run");
                 let entry = self.queue.runs.get_mut(&run).unwrap();
                 assert!(!entry.paused && entry.held.is_none());
+                let running = entry.slots.iter().filter(|slot| slot.state == SlotState::Running);
+                let block = entry.slots[index].trial.block;
+                assert!(running.clone().all(|slot| slot.trial.block == block), "one block");
+                assert!(running.count() < usize::try_from(entry.side.lanes.get()).unwrap());
                 let earlier = &entry.slots[..index];
                 assert!(earlier.iter().all(|slot| slot.state != SlotState::Waiting), "in order");
                 let key = (run, entry.slots[index].trial.clone());
@@ -154,16 +234,21 @@ impl Walk {
         *self.ended.entry((run.clone(), slot.trial.clone())).or_default() += 1;
     }
 
-    /// The trial under way ends, or sweepd dies and it waits again.
+    /// One of the trials under way ends, or sweepd dies and all of them wait again.
     fn finish_running(&mut self, pick: u64) {
-        let running = self.queue.running().map(|(run, index)| (run.clone(), index));
-        let Some((run, index)) = running else { return };
+        let under_way = self.queue.runs.iter().find(|(_, entry)| entry.is_under_way());
+        let Some(run) = under_way.map(|(run, _)| run.clone()) else { return };
+        let entry = self.queue.runs.get_mut(&run).unwrap();
+        let running = |slot: &&mut Slot| slot.state == SlotState::Running;
         if pick.is_multiple_of(3) {
-            let entry = self.queue.runs.get_mut(&run).unwrap();
-            entry.slots[index].state = SlotState::Waiting;
+            entry.slots.iter_mut().filter(running).for_each(|s| s.state = SlotState::Waiting);
             entry.interrupted = true;
         } else {
-            self.end(&run, index, "completed");
+            let ends = |(_, slot): &(usize, &Slot)| slot.state == SlotState::Running;
+            let running: Vec<usize> =
+                entry.slots.iter().enumerate().filter(ends).map(|(index, _)| index).collect();
+            let ends = running[usize::try_from(pick / 3).unwrap() % running.len()];
+            self.end(&run, ends, "completed");
         }
     }
 
@@ -202,8 +287,11 @@ impl Walk {
 fn random_walks_keep_the_invariants_and_end() {
     for seed in 0..500 {
         let mut random = Seed::new(seed).branch("queue").stream();
-        let mut runs =
-            vec![("x", entry(3, 0, 1.0)), ("y", entry(2, 0, 2.0)), ("z", entry(1, 3, 3.0))];
+        let mut runs = vec![
+            ("x", side_by_side(entry(3, 0, 1.0))),
+            ("y", entry(2, 0, 2.0)),
+            ("z", entry(1, 3, 3.0)),
+        ];
         runs[1].1.schedule.finish_by = Some("1970-01-01T00:00:20Z".into());
         runs[2].1.schedule.not_before = Some("1970-01-01T00:00:05Z".into());
         let mut walk =

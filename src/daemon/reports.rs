@@ -15,6 +15,7 @@ use crate::store::control::{self, Change, ControlLine};
 use crate::store::dirs::{RunDir, StoredPhase, StoredTrial};
 use crate::store::files::{self, StoreError};
 use crate::sweep::def::PlannedTrial;
+use crate::sweep::side::SideBySide;
 use crate::sweep::smoke::SMOKE_BLOCK;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub(crate) struct PlanFile {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) searches: Vec<(Name, Search)>,
     pub(crate) planned: Vec<PlannedTrial>,
+    /// Which of them may run at once.
+    #[serde(default)]
+    pub(crate) side_by_side: SideBySide,
     /// Where the sweep file lay. Absent in runs of an early sweepd.
     #[serde(default)]
     pub(crate) origin: Option<Origin>,

@@ -60,6 +60,7 @@ pub(crate) fn skip(
         simulated: variant.engine.simulated,
         ending: Ending::Skipped { reason: because },
         attempts: context.dir.last_attempt(trial)?,
+        beside: Vec::new(),
         phases: Vec::new(),
         decisions: vec![decision],
         started: now.clone(),
@@ -68,12 +69,11 @@ pub(crate) fn skip(
     finish(context, outcome)
 }
 
-fn say_started(context: &Context<'_>, trial: &TrialId, number: Number, attempt: u32) {
+fn say_started(context: &Context<'_>, number: Number, attempt: u32) {
     context.watcher.say(Progress::TrialStarted {
         number: number.number,
         of: number.of,
         left: number.left,
-        trial: trial.clone(),
         attempt,
     });
 }
@@ -103,7 +103,7 @@ pub(crate) async fn run(
     let mut count = context.dir.last_attempt(trial)?;
     let last = loop {
         count += 1;
-        say_started(context, trial, number, count);
+        say_started(context, number, count);
         let attempt =
             run_attempt(context, variant, trial, count, course.left(), stop.clone()).await?;
         let again = course.after(&attempt, &clock::wall_time());
@@ -118,6 +118,7 @@ pub(crate) async fn run(
         simulated: variant.engine.simulated,
         ending: course.ending(last.ending),
         attempts: count,
+        beside: context.turn.beside(),
         phases: course.measured,
         decisions: course.decisions,
         started,
@@ -150,6 +151,7 @@ async fn run_attempt(
         folder: &dir.path,
         inherited: context.inherited,
         watcher: context.watcher,
+        side: context.side,
     };
     let mut finding = match gpu::isolate(need, &mut stop).await {
         Err(refused) => {
@@ -290,7 +292,8 @@ async fn launch_on(
     stop: StopRequests,
 ) -> Result<Finding, StoreError> {
     let Here { context, variant, trial, dir, marker, .. } = here;
-    let Some(port) = ports::choose(start, launch::ports(&variant.engine)) else {
+    // Kept until the attempt is over: another one may look for ports before this engine listens.
+    let Some(ports) = ports::choose(start, launch::ports(&variant.engine)) else {
         return Ok(Finding::never_began("no free port was found".into()));
     };
     let contained = match Contained::make(&context.sweep.containment) {
@@ -302,7 +305,7 @@ async fn launch_on(
     let place = Place {
         trial,
         marker,
-        port,
+        port: ports.first,
         dir,
         cwd: context.cwd,
         sweepd: context.sweepd,
@@ -310,7 +313,7 @@ async fn launch_on(
         groups: &contained.facts.groups,
         run_as: contained.run_as.as_ref(),
         gpus,
-        cpus: context.sweep.cpus.as_ref(),
+        cpus: context.sweep.lanes.cpus(context.turn.lane),
         phases: here.phases,
     };
     let leases = gpus.map(Isolated::leases).unwrap_or_default();
@@ -346,6 +349,10 @@ struct Manifest<'a> {
     containment: &'a Containment,
     /// What its processes are bound to; null: nothing.
     cpus: Option<&'a TrialCpus>,
+    /// Of those in which trials run side by side, from 1; null where one runs at a time.
+    lane: Option<usize>,
+    /// Trials that were under way when it was launched; more may have come: see the trial's outcome.
+    beside: Vec<TrialId>,
     anchor: ClockAnchor,
 }
 
@@ -381,6 +388,8 @@ fn write_manifest(
         marker: &plan.guard.marker,
         containment,
         cpus: place.cpus,
+        lane: (context.side.lanes.get() > 1).then_some(context.turn.lane + 1),
+        beside: context.turn.beside(),
         anchor,
     };
     files::write_json(&place.dir.path.join("manifest.json"), &manifest)

@@ -266,6 +266,9 @@ pub(crate) struct TrialOutcome {
     #[serde(flatten)]
     pub(crate) ending: Ending,
     pub(crate) attempts: u32,
+    /// Trials that ran at the same time, on GPUs of their own, for all or part of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) beside: Vec<TrialId>,
     pub(crate) phases: Vec<PhaseSource>,
     /// What was decided on the way, in order.
     #[serde(default)]

@@ -102,9 +102,16 @@ pub(crate) struct Setup {
     /// For the cost of a million tokens, where the sweep says it.
     #[serde(default)]
     pub(crate) price: Option<Price>,
-    /// What trials' processes were bound to; empty: nothing.
+    /// Trials that may have run at once.
+    #[serde(default = "one")]
+    pub(crate) side_by_side: u32,
+    /// What trials' processes were bound to, in each lane; empty: nothing.
     #[serde(default)]
     pub(crate) cpus: Vec<TrialCpus>,
+}
+
+fn one() -> u32 {
+    1
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

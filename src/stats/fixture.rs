@@ -232,6 +232,7 @@ fn trial(block: u32, variant: &str, ending: Ending, phases: Vec<PhaseData>) -> T
         simulated,
         ending: ending.clone(),
         attempts: 1,
+        beside: Vec::new(),
         phases: labels.iter().map(|phase| PhaseSource { phase: name(phase), attempt: 1 }).collect(),
         decisions: Vec::new(),
         started: format!("2026-03-02T01:{:02}:00Z", block * 10),
@@ -340,6 +341,7 @@ pub(crate) fn run() -> RunData {
             sampling: vec![SamplingParameter { name: "temperature".into(), value: 0.0 }],
             warmup_requests: 8,
             price: None,
+            side_by_side: 1,
             cpus: Vec::new(),
         },
         host: vec![

@@ -62,6 +62,7 @@ pub(crate) enum MarkCode {
     GpuNotVerified,
     GpuTelemetryGap,
     EnergyUncertain,
+    SideBySide,
     BusyNeighbour,
     NoGpuTelemetry,
 }
@@ -337,7 +338,20 @@ fn of_trial(trial: &TrialSummary) -> Vec<Mark> {
             detail: format!("attempt {}: {verdict}{detail}", attempt.attempt),
         })
     });
-    unclean.chain(trial.attempts.iter().filter_map(|attempt| differs(trial, attempt))).collect()
+    let differs = trial.attempts.iter().filter_map(|attempt| differs(trial, attempt));
+    unclean.chain(differs).chain(beside(trial)).collect()
+}
+
+/// What shared the machine, but not its GPUs.
+fn beside(trial: &TrialSummary) -> Option<Mark> {
+    let others: Vec<String> = trial.beside.iter().map(ToString::to_string).collect();
+    (!others.is_empty()).then(|| Mark {
+        code: MarkCode::SideBySide,
+        variant: Some(trial.variant.clone()),
+        phase: None,
+        block: Some(trial.block),
+        detail: format!("beside {}", others.join(" and ")),
+    })
 }
 
 /// What ran is not what was asked.

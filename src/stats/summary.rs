@@ -3,7 +3,7 @@
 //! Names carry their units at the end. What was not measured is null or missing, never zero.
 //! Invariant: there is a cell for every planned variant and phase, also where nothing came of it.
 
-use crate::ids::{Name, RunId};
+use crate::ids::{Name, RunId, TrialId};
 use crate::run::calibration::Calibration;
 use crate::run::effective::EffectiveConfig;
 use crate::run::outcome::{AttemptOutcome, Ending, ExitStatus, Teardown};
@@ -96,6 +96,9 @@ pub(crate) struct TrialSummary {
     pub(crate) ended: Option<String>,
     /// Phases whose figures count.
     pub(crate) measured_phases: Vec<Name>,
+    /// Trials that ran at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) beside: Vec<TrialId>,
     pub(crate) attempts: Vec<AttemptSummary>,
 }
 
@@ -263,6 +266,7 @@ fn trial_summary(
         started: data.map(|data| data.outcome.started.clone()),
         ended: data.map(|data| data.outcome.ended.clone()),
         measured_phases,
+        beside: data.map(|data| data.outcome.beside.clone()).unwrap_or_default(),
         attempts: data.map(attempts).unwrap_or_default(),
     }
 }

@@ -1,7 +1,8 @@
 //! TCP ports: a free one for each attempt, and who listens on it.
 //!
 //! A port is free when nothing listens on it and a bind with SO_REUSEADDR works. Ports are taken
-//! below the kernel's ephemeral range, so that no outgoing connection can take one in between.
+//! below the kernel's ephemeral range, so that no outgoing connection can take one in between, and kept
+//! from this process's other attempts until theirs is over.
 
 use super::tree::Process;
 use nix::errno::Errno;
@@ -13,17 +14,41 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::sync::{Mutex, PoisonError};
 
 /// The range that ports are chosen from; `ip_local_port_range` starts at 32768 by default.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 12_000;
 
-/// The first of `count` free ports in a row, looked for from a place that `start` picks. `None` if
-/// a thousand places are taken.
-pub(crate) fn choose(start: u64, count: u16) -> Option<u16> {
+/// Ports of attempts that may not listen on them yet.
+static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// Ports that are one attempt's own, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Ports {
+    pub(crate) first: u16,
+    count: u16,
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.first..self.first + self.count).for_each(|port| {
+            taken.remove(&port);
+        });
+    }
+}
+
+/// The first `count` free ports in a row, looked for from a place that `start` picks. `None` if a
+/// thousand places are taken.
+pub(crate) fn choose(start: u64, count: u16) -> Option<Ports> {
     let start = u16::try_from(start % u64::from(COUNT)).unwrap_or(0);
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut places = (0..1_000).map(|step| FIRST + (start + step) % COUNT);
-    places.find(|port| (0..count).all(|above| is_free(port + above)))
+    let is_ours = |port: u16| !taken.contains(&port) && is_free(port);
+    let first = places.find(|port| (0..count).all(|above| is_ours(port + above)))?;
+    taken.extend(first..first + count);
+    Some(Ports { first, count })
 }
 
 /// Nothing listens on it and it can be bound.
@@ -167,7 +192,17 @@ mod tests {
 
     #[test]
     fn a_chosen_port_is_below_the_ephemeral_range() {
-        let port = choose(u64::MAX, 3).unwrap();
-        assert!((FIRST..FIRST + COUNT).contains(&port));
+        let ports = choose(u64::MAX, 3).unwrap();
+        assert!((FIRST..FIRST + COUNT).contains(&ports.first));
+    }
+
+    #[test]
+    fn two_attempts_that_look_from_one_place_have_ports_apart() {
+        let one = choose(4_000, 3).unwrap();
+        let other = choose(4_000, 3).unwrap();
+        assert!(other.first >= one.first + 3, "{one:?} {other:?}");
+        let first = one.first;
+        drop(one);
+        assert_eq!(choose(u64::from(first - FIRST), 3).unwrap().first, first);
     }
 }

@@ -1,6 +1,7 @@
-//! `[cpus]`: which CPUs a trial's engine and its client are bound to.
+//! `[cpus]`: which CPUs a trial's engine and its client are bound to, in each lane.
 //!
-//! Without the section nothing is bound.
+//! Without the section nothing is bound, but for trials that run side by side: those get the machine's
+//! cores in equal parts. Invariant: no CPU is in two sets.
 
 use crate::cpus::{CpuSet, Topology};
 use crate::form::{Field, Fields, Wrong};
@@ -14,38 +15,96 @@ struct Named<'f> {
     cpus: CpuSet,
 }
 
-/// `None` where the section is not there, or is wrong.
-pub(super) fn cpus(fields: &Fields<'_>, machine: Option<&Topology>) -> Option<TrialCpus> {
-    let [trial, engine, client] =
-        ["trial", "engine", "client"].map(|key| one(&fields.optional(key), key, machine));
-    let said = |set: &Option<Named<'_>>| set.as_ref().map(|set| set.cpus.clone());
-    if let Some(trial) = &trial {
-        for other in engine.iter().chain(&client) {
+/// One entry for each lane; none where the section is wrong.
+pub(super) fn cpus(
+    fields: &Fields<'_>,
+    lanes: usize,
+    machine: Option<&Topology>,
+) -> Vec<TrialCpus> {
+    let asked = ["trial", "engine", "client"].map(|key| fields.optional(key));
+    let [trial, engine, client] = &asked;
+    let complain = |message: &str, help: &str| {
+        fields.form().problem(fields.at(), message, Some(help.to_owned()));
+    };
+    if trial.is_there() {
+        for other in [engine, client].into_iter().filter(|other| other.is_there()) {
             let help = "`trial` is for engine and client together: leave it out, or this one";
-            other.field.problem("stands beside `trial`", Some(help.to_owned()));
+            other.problem("stands beside `trial`", Some(help.to_owned()));
         }
-        let both = Some(trial.cpus.clone());
-        return Some(TrialCpus { engine: both.clone(), client: both });
-    }
-    if let Some((client, engine)) = client.as_ref().zip(engine.as_ref()) {
-        apart(client, engine);
-    }
-    let found = TrialCpus { engine: said(&engine), client: said(&client) };
-    if found == TrialCpus::default() {
+    } else if !engine.is_there() && !client.is_there() {
         let help = "such as engine = \"2-7\" and client = \"0-1\", or trial = \"0-7\" for both";
-        let at = fields.at();
-        let asked = ["trial", "engine", "client"].map(|key| fields.optional(key).is_there());
-        if !asked.contains(&true) {
-            fields.form().problem(at, "[cpus] names no CPUs", Some(help.to_owned()));
-        }
-        return None;
+        complain("[cpus] names no CPUs", help);
+    } else if lanes > 1 && engine.is_there() != client.is_there() {
+        let help = "name those of the other, too, or give `trial` for both together";
+        complain("side by side, engine and client both need CPUs of their own", help);
     }
-    Some(found)
+    let [trial, engine, client] =
+        [(trial, "trial"), (engine, "engine"), (client, "client")].map(|(field, name)| {
+            if field.is_there() { sets(field, name, lanes, machine) } else { Vec::new() }
+        });
+    let all: Vec<&Named<'_>> = trial.iter().chain(&engine).chain(&client).collect();
+    for (place, one) in all.iter().enumerate() {
+        all.iter().take(place).for_each(|other| apart(one, other));
+    }
+    let of = |sets: &[Named<'_>], lane: usize| sets.get(lane).map(|set| set.cpus.clone());
+    let lane = |lane: usize| TrialCpus {
+        engine: of(&trial, lane).or_else(|| of(&engine, lane)),
+        client: of(&trial, lane).or_else(|| of(&client, lane)),
+    };
+    (0..lanes).map(lane).collect()
 }
 
-fn one<'f>(field: &Field<'f>, name: &str, machine: Option<&Topology>) -> Option<Named<'f>> {
-    let cpus = field.parsed(|text| listed(text, machine))?;
-    Some(Named { field: field.clone(), name: name.to_owned(), cpus })
+/// The machine's cores in equal parts, with all threads of a core in one part; what does not come out
+/// even is left to everything else. Engine and client of a trial share its part.
+pub(super) fn divided(
+    field: &Field<'_>,
+    lanes: usize,
+    machine: Option<&Topology>,
+) -> Vec<TrialCpus> {
+    let help = "name the CPUs of each under [cpus]: trial = [\"0-3\", \"4-7\"]";
+    let parts = machine.ok_or_else(|| "the kernel does not tell which CPUs there are".to_owned());
+    let parts = parts.and_then(|machine| {
+        let cores = machine.cores.len();
+        let few = || format!("{lanes} trials at once need a core each, and there are {cores}");
+        machine.divide(lanes).ok_or_else(few)
+    });
+    match parts {
+        Ok(parts) => {
+            let both = |part: CpuSet| TrialCpus { engine: Some(part.clone()), client: Some(part) };
+            parts.into_iter().map(both).collect()
+        }
+        Err(why) => {
+            field.problem(why, Some(help.to_owned()));
+            Vec::new()
+        }
+    }
+}
+
+/// One set for each lane.
+fn sets<'f>(
+    field: &Field<'f>,
+    name: &str,
+    lanes: usize,
+    machine: Option<&Topology>,
+) -> Vec<Named<'f>> {
+    let read = |field: Field<'f>, name: String| {
+        let cpus = field.parsed(|text| listed(text, machine))?;
+        Some(Named { field, name, cpus })
+    };
+    if !field.is_list() && lanes == 1 {
+        return read(field.clone(), name.to_owned()).into_iter().collect();
+    }
+    let help = format!("a list of {lanes}: one set for each trial that runs at once");
+    if field.is_text() {
+        field.problem("is one set for several trials", Some(help));
+        return Vec::new();
+    }
+    let items = field.items();
+    if field.is_list() && items.len() != lanes {
+        field.problem(format!("has {} sets", items.len()), Some(help));
+    }
+    let named = items.into_iter().enumerate();
+    named.filter_map(|(lane, item)| read(item, format!("{name}[{lane}]"))).collect()
 }
 
 /// What the kernel would bind to less than was asked for, it does not refuse: it is refused here.
@@ -72,59 +131,149 @@ fn apart(one: &Named<'_>, other: &Named<'_>) {
 mod tests {
     use super::super::parse::tests::{RIGHT, shown, sweep, try_sweep};
 
-    fn cpus(section: &str) -> Option<String> {
-        sweep(&format!("{RIGHT}\n{section}")).cpus.map(|cpus| cpus.to_string())
+    fn cpus(section: &str) -> Vec<String> {
+        let lanes = sweep(&format!("{RIGHT}\n{section}")).lanes;
+        lanes.cpus.iter().map(ToString::to_string).collect()
+    }
+
+    /// The same, with two trials at once on a GPU each.
+    fn two(section: &str) -> String {
+        let text = RIGHT.replace("blocks = 2", "blocks = 2\nside_by_side = 2");
+        format!("{text}\n[gpu]\n{section}")
     }
 
     #[test]
     fn engine_and_client_are_bound_as_the_section_says() {
-        assert_eq!(cpus(""), None);
-        let said = cpus("[cpus]\nengine = '2-5,7'\nclient = '0-1'");
-        assert_eq!(said.unwrap(), "engine 2-5,7, client 0-1");
-        assert_eq!(cpus("[cpus]\nengine = '2'").unwrap(), "engine 2, client any");
-        assert_eq!(cpus("[cpus]\ntrial = '0-7'").unwrap(), "engine and client together 0-7");
+        assert_eq!(cpus(""), [""; 0]);
+        let said = cpus("[cpus]\nengine = '2-5,7'\nclient = ['0-1']");
+        assert_eq!(said, ["engine 2-5,7, client 0-1"]);
+        assert_eq!(cpus("[cpus]\nengine = '2'"), ["engine 2, client any"]);
+        assert_eq!(cpus("[cpus]\ntrial = '0-7'"), ["engine and client together 0-7"]);
+    }
+
+    #[test]
+    fn each_lane_has_its_own_and_without_a_word_its_part_of_the_cores() {
+        let said = |section: &str| -> Vec<String> {
+            let lanes = sweep(&two(section)).lanes;
+            lanes.cpus.iter().map(ToString::to_string).collect()
+        };
+        // The machine of these tests has four cores of two threads: 0 and 4, 1 and 5, and so on.
+        let parts = ["engine and client together 0-1,4-5", "engine and client together 2-3,6-7"];
+        assert_eq!(said(""), parts);
+        let named = said("[cpus]\nengine = ['1-3', '5-7']\nclient = ['0', '4']");
+        assert_eq!(named, ["engine 1-3, client 0", "engine 5-7, client 4"]);
+        let together = said("[cpus]\ntrial = ['0', '1']");
+        assert_eq!(together, ["engine and client together 0", "engine and client together 1"]);
+    }
+
+    #[track_caller]
+    fn check(text: &str, first: usize, want: &[(usize, &str)]) {
+        let problems = try_sweep(text).unwrap_err();
+        let got: Vec<String> = problems.list().iter().map(shown).collect();
+        let want: Vec<String> =
+            want.iter().map(|(line, text)| format!("{}: {text}", first + line)).collect();
+        assert_eq!(got, want, "{text}");
     }
 
     #[test]
     fn every_mistake_is_told_with_its_line() {
         let first = RIGHT.lines().count() + 2;
-        for (section, line, want) in [
+        let kernel = "a list as the kernel writes it, such as \"2-7,10\"";
+        for (section, want) in [
             (
                 "",
-                0,
-                "[cpus] names no CPUs | such as engine = \"2-7\" and client = \"0-1\", or trial = \"0-7\" for both",
+                vec![(
+                    0,
+                    "[cpus] names no CPUs | such as engine = \"2-7\" and client = \"0-1\", or trial = \"0-7\" for both",
+                )],
             ),
-            ("engine = ''", 1, "`engine`: must not be empty"),
+            ("engine = ''", vec![(1, "`engine`: must not be empty")]),
             (
                 "engine = 3",
-                1,
-                "`engine`: expected text, found a whole number | write it in quotes: \"3\"",
+                vec![(
+                    1,
+                    "`engine`: expected text, found a whole number | write it in quotes: \"3\"",
+                )],
             ),
             (
                 "engine = 'x'",
-                1,
-                "`engine`: \"x\" is no list of CPUs: \"x\" is neither a number nor a range | a list as the kernel writes it, such as \"2-7,10\"",
+                vec![(
+                    1,
+                    &*format!(
+                        "`engine`: \"x\" is no list of CPUs: \"x\" is neither a number nor a range | {kernel}"
+                    ),
+                )],
             ),
-            ("engine = '6-9'", 1, "`engine`: this machine has no CPU 8-9 | it has CPUs 0-7"),
+            (
+                "engine = '6-9'",
+                vec![(1, "`engine`: this machine has no CPU 8-9 | it has CPUs 0-7")],
+            ),
             (
                 "engine = '1-3'\nclient = '0-1'",
-                2,
-                "`client`: shares CPUs 1 with `engine` | leave them out of one of the two",
+                vec![(
+                    2,
+                    "`client`: shares CPUs 1 with `engine` | leave them out of one of the two",
+                )],
             ),
             (
-                "engine = '1-3'\ntrial = '0-3'",
-                1,
-                "`engine`: stands beside `trial` | `trial` is for engine and client together: leave it out, or this one",
+                "engine = ['1', '2']",
+                vec![(
+                    1,
+                    "`engine`: has 2 sets | a list of 1: one set for each trial that runs at once",
+                )],
             ),
             (
-                "engines = '1'",
-                1,
-                "unknown key `engines` in [cpus] | did you mean `engine`? allowed here: `trial`, `engine`, `client`",
+                "engine = '1'\ntrial = '0,2'",
+                vec![(
+                    1,
+                    "`engine`: stands beside `trial` | `trial` is for engine and client together: leave it out, or this one",
+                )],
             ),
         ] {
-            let problems = try_sweep(&format!("{RIGHT}\n[cpus]\n{section}")).unwrap_err();
-            let got: Vec<String> = problems.list().iter().map(shown).collect();
-            assert!(got.contains(&format!("{}: {want}", first + line)), "{section}: {got:?}");
+            check(&format!("{RIGHT}\n[cpus]\n{section}"), first, &want);
         }
+    }
+
+    #[test]
+    fn mistakes_of_several_lanes_are_told_with_theirs() {
+        let first = RIGHT.lines().count() + 4;
+        let list = "a list of 2: one set for each trial that runs at once";
+        for (section, want) in [
+            (
+                "trial = '0-3'",
+                vec![(1, &*format!("`trial`: is one set for several trials | {list}"))],
+            ),
+            ("trial = ['0-3']", vec![(1, &*format!("`trial`: has 1 sets | {list}"))]),
+            (
+                "trial = ['0-3', '3-5']",
+                vec![(
+                    1,
+                    "`trial[1]`: shares CPUs 3 with `trial[0]` | leave them out of one of the two",
+                )],
+            ),
+            (
+                "engine = ['0', '1']",
+                vec![(
+                    0,
+                    "side by side, engine and client both need CPUs of their own | name those of the other, too, or give `trial` for both together",
+                )],
+            ),
+            (
+                "engine = ['0', '1']\nclient = ['2', '0']",
+                vec![(
+                    2,
+                    "`client[1]`: shares CPUs 0 with `engine[0]` | leave them out of one of the two",
+                )],
+            ),
+        ] {
+            check(&two(&format!("[cpus]\n{section}")), first, &want);
+        }
+    }
+
+    #[test]
+    fn parts_of_less_than_a_core_are_refused() {
+        let text = two("").replace("side_by_side = 2", "side_by_side = 5");
+        let said = try_sweep(&text).unwrap_err().to_string();
+        assert!(said.contains("5 trials at once need a core each, and there are 4"), "{said}");
     }
 }

@@ -3,11 +3,11 @@
 use super::containment::Containment;
 use super::gpu::{GpuPlan, Wanted};
 use super::policy::Policy;
+use super::side::Lanes;
 pub(crate) use crate::engine::def::Endpoint;
 use crate::engine::def::{EngineDef, ParamValue};
 use crate::ids::{Name, TrialId};
 use crate::physics::gpu::Hardware;
-use crate::run::cpus::TrialCpus;
 use crate::run::search::Search;
 use crate::run::slo::Class;
 use crate::seed::Seed;
@@ -40,8 +40,8 @@ pub(crate) struct Sweep {
     pub(crate) notes: Vec<String>,
     pub(crate) containment: Containment,
     pub(crate) policy: Policy,
-    /// What engine and client are bound to; `None`: nothing is bound.
-    pub(crate) cpus: Option<TrialCpus>,
+    /// How many trials run at once, and on which CPUs.
+    pub(crate) lanes: Lanes,
     /// How trials own GPUs; `None`: as their engines' files say.
     pub(crate) gpu: Option<GpuPlan>,
 }

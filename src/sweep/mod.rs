@@ -22,6 +22,7 @@ pub(crate) mod policy;
 pub(crate) mod preflight;
 mod program;
 mod search;
+pub(crate) mod side;
 pub(crate) mod smoke;
 mod trace;
 mod variants;

@@ -2,12 +2,12 @@
 //!
 //! Invariant: what leaves here can be run, as far as reading files can tell.
 
+use super::containment;
 use super::def::{Endpoint, Pattern, Phase, Sampling, Sweep, Variant, Workload};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
-use super::{classes, dataset, gpu, load, smoke, workload};
-use super::{containment, cpus};
+use super::{classes, dataset, gpu, load, side, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -67,8 +67,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let warmup = load::warmup(fields.optional("warmup").table().as_ref(), most_users);
     let containment = containment::containment(fields.optional("containment").table().as_ref());
     let policy = policy::policy(fields.optional("policy").table().as_ref());
-    let section = fields.optional("cpus").table();
-    let cpus = section.and_then(|fields| cpus::cpus(&fields, around.host.cpus().as_ref()));
+    let lanes = side::lanes(fields, &variants, gpu.as_ref(), around.host.cpus().as_ref());
     let mut sweep = Sweep {
         name: name?,
         seed: Seed::new(u64::try_from(seed).ok()?),
@@ -84,7 +83,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         notes: around.notes.take(),
         containment,
         policy,
-        cpus,
+        lanes,
         gpu,
     };
     sweep.notes.extend(dataset::notes(&sweep));

@@ -23,7 +23,8 @@ pub(crate) fn plan(sweep: &Sweep) -> Vec<PlannedTrial> {
 pub(crate) fn least_duration(sweep: &Sweep) -> Duration {
     let trial = least_trial(sweep);
     let variants = u32::try_from(sweep.variants.len()).unwrap_or(u32::MAX);
-    trial.saturating_mul(variants.saturating_mul(sweep.blocks.get()))
+    let one_after_another = variants.div_ceil(sweep.lanes.count.get());
+    trial.saturating_mul(one_after_another.saturating_mul(sweep.blocks.get()))
 }
 
 /// The least that the phases of one trial take.

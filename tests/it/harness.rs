@@ -45,6 +45,11 @@ impl Sandbox {
         self.variables.borrow_mut().push((name.to_owned(), value.into()));
     }
 
+    /// Those variables.
+    pub(crate) fn variables(&self) -> Vec<(String, OsString)> {
+        self.variables.borrow().clone()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }

@@ -36,6 +36,7 @@ mod policy;
 mod real_engine;
 mod resume;
 mod search;
+mod side_by_side;
 mod smoke;
 mod stopping;
 mod tidy;

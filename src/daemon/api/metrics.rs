@@ -103,18 +103,17 @@ fn of_counts(status: &StatusView) -> Vec<Metric> {
 }
 
 fn of_current(status: &StatusView) -> Vec<Metric> {
-    let current = status.current.as_ref();
-    let requests = current.and_then(|current| current.requests);
-    let labels = current.map(|current| {
+    let requests = status.under_way.iter().filter_map(|current| current.requests);
+    let labels = status.under_way.iter().map(|current| {
         let (run, trial, state) = (&current.run, &current.trial, &current.state);
         (format!("{{run=\"{run}\",trial=\"{trial}\",state=\"{state}\"}}"), 1.0)
     });
-    let in_flight = requests.map(|requests| f64::from(requests.in_flight));
+    let in_flight = requests.map(|requests| f64::from(requests.in_flight)).reduce(|a, b| a + b);
     vec![
-        gauge("sweepd_requests_in_flight", "Requests under way in the current phase.", in_flight),
+        gauge("sweepd_requests_in_flight", "Requests under way in the current phases.", in_flight),
         Metric {
-            values: labels.into_iter().collect(),
-            ..gauge("sweepd_current_trial", "The trial under way.", None)
+            values: labels.collect(),
+            ..gauge("sweepd_current_trial", "The trials under way.", None)
         },
     ]
 }

@@ -18,6 +18,7 @@ use crate::ids::{RunId, TrialId};
 use crate::supervise::state::{Event, Why};
 use crate::sweep::def::{Sweep, Variant};
 use crate::sweep::gpu::{self, GpuPlan, Wanted};
+use crate::sweep::side::SideBySide;
 use crate::units::MonoNs;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub(crate) struct Need<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) inherited: &'a BTreeMap<String, String>,
     pub(crate) watcher: &'a Watcher,
+    /// Which trials may run at once, and what they ask for.
+    pub(crate) side: &'a SideBySide,
 }
 
 /// What comes of it.
@@ -176,7 +179,8 @@ impl Isolated {
     ) -> Result<(), Why> {
         let broken = |reason: String| Why::Broken { reason };
         let visible = need.inherited.get("CUDA_VISIBLE_DEVICES").map(String::as_str);
-        let choice = choose::choose(wanted, inventory, visible).map_err(broken)?;
+        let choice =
+            choose::choose(wanted, inventory, visible, &need.side.named()).map_err(broken)?;
         self.lease(&choice, need.watcher, stop).await?;
         self.wait_clean(need.watcher, stop).await?;
         self.change_settings().await?;

@@ -22,6 +22,7 @@ use crate::gpu::lease::Leases;
 use crate::physics::gpu::GpuTable;
 use crate::store::files::StoreError;
 use crate::store::intents::Intents;
+use crate::sweep::side::Card;
 use std::path::PathBuf;
 
 /// How this machine's GPUs are reached, and where what all sweepds share lies.
@@ -34,6 +35,23 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// The GPUs that trials may have, where the driver tells.
+    pub(crate) async fn cards(&self, visible: Option<&str>) -> Option<Vec<Card>> {
+        match Client::new(self.nvml.clone()).inventory().await {
+            Ok(inventory) => Some(choose::cards(&inventory, visible)),
+            Err(fault) => {
+                tracing::warn!(%fault, "one trial runs at a time: the GPUs are not known");
+                None
+            }
+        }
+    }
+
+    /// Those of them that no trial left behind dirty.
+    pub(crate) fn not_quarantined(&self, cards: &[Card]) -> Vec<Card> {
+        let leases = self.leases();
+        cards.iter().filter(|card| leases.quarantined(&card.uuid).is_none()).cloned().collect()
+    }
+
     fn leases(&self) -> Leases {
         Leases::at(&self.shared)
     }

@@ -6,6 +6,7 @@ use crate::gpu::facts::Inventory;
 use crate::ids::Name;
 use crate::sweep::def::Sweep;
 use crate::sweep::gpu::{self, GpuPlan, Need};
+use crate::sweep::side::SideBySide;
 
 impl Machine {
     /// Everything that would stop a trial of this sweep from having its GPUs, in words.
@@ -23,8 +24,10 @@ impl Machine {
         };
         let is_root = nix::unistd::geteuid().is_root();
         let mut problems = settings(&first.plan, &inventory, is_root);
+        let side = SideBySide::of(sweep.lanes.count, sweep.gpu.as_ref(), &sweep.variants);
+        problems.extend(side.lacks(&choose::cards(&inventory, visible)));
         for (variant, need) in &needs {
-            if let Err(why) = choose::choose(&need.wanted, &inventory, visible) {
+            if let Err(why) = choose::choose(&need.wanted, &inventory, visible, &[]) {
                 problems.push(format!("variant `{variant}`: {why}"));
             }
         }

@@ -1,6 +1,7 @@
 //! What people ask for, done: checked, written down, taken over, in this order.
 
 use super::asks::{Ask, Refused, Request, What};
+use super::current::Current;
 use super::keeper::Keeper;
 use super::recover::{self, Mode};
 use super::view::{Done, Move, RunDetail, Submitted, TrialView};
@@ -78,7 +79,7 @@ impl Keeper {
         let change = Change::Submitted { by, schedule };
         let line = control::append(&dir.file("control.jsonl"), change)?;
         let plan = begin::freeze(order, dir, run)?;
-        let mut entry = Entry::new(plan.sweep, plan.planned.iter().map(|trial| trial.id()));
+        let mut entry = Entry::of(&plan);
         entry.apply(&line.change, &line.at);
         if let Some(loaded) = recover::load(dir, Mode::Look)? {
             self.index.put(&loaded.indexed(run), &[])?;
@@ -142,8 +143,6 @@ impl Keeper {
 
     fn cancel(&mut self, run: &RunId, trial: Option<TrialId>, by: By) -> Result<String, Refused> {
         let Some(entry) = self.queue.runs.get(run) else { return Err(self.not_in_queue(run)) };
-        let under_way = self.current.as_ref().filter(|current| current.view.run == *run);
-        let under_way = under_way.map(|current| current.view.trial.clone());
         if let Some(trial) = &trial {
             let slot = entry.slots.iter().find(|slot| slot.trial == *trial);
             let slot = slot.ok_or_else(|| Refused::no_trial(run, &trial.to_string()))?;
@@ -153,14 +152,18 @@ impl Keeper {
         }
         let reason = format!("cancelled by {by}");
         self.decide(run, Change::Cancelled { by, trial: trial.clone() })?;
-        let concerned = under_way.filter(|under| trial.as_ref().is_none_or(|t| t == under));
-        if let (Some(_), Some(current)) = (&concerned, &self.current) {
-            current.stopper.cancel(reason);
+        let mut torn_down = Vec::new();
+        for Current { view, stopper, .. } in &self.current {
+            if view.run == *run && trial.as_ref().is_none_or(|trial| *trial == view.trial) {
+                stopper.cancel(reason.clone());
+                torn_down.push(view.trial.to_string());
+            }
         }
         let what = trial.map_or_else(|| format!("{run}"), |trial| format!("{trial} of {run}"));
-        Ok(match concerned {
-            Some(under_way) => format!("{what} is cancelled, {under_way} is being torn down"),
-            None => format!("{what} is cancelled"),
+        Ok(match &torn_down[..] {
+            [] => format!("{what} is cancelled"),
+            [one] => format!("{what} is cancelled, {one} is being torn down"),
+            all => format!("{what} is cancelled, {} are being torn down", all.join(" and ")),
         })
     }
 

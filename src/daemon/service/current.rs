@@ -1,19 +1,21 @@
-//! The trial under way, as it is told: fed by its progress, asked by the status.
+//! A trial under way, as it is told: fed by its progress, asked by the status.
 
 use super::view::{Counts, CurrentView, RequestsView};
 use crate::clock;
-use crate::daemon::progress::Progress;
+use crate::daemon::progress::{Progress, Subject};
 use crate::daemon::stopping::Stopper;
 use crate::ids::{RunId, TrialId};
 use crate::load::message::LoadTick;
 use crate::units::{MonoNs, count_f64};
 use std::time::Duration;
+use tokio::task;
 
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) view: CurrentView,
     pub(crate) stopper: Stopper,
     pub(crate) index: usize,
+    task: task::Id,
     last_tick: LoadTick,
     alive: MonoNs,
 }
@@ -25,6 +27,7 @@ impl Current {
         index: usize,
         of: usize,
         stopper: Stopper,
+        task: task::Id,
     ) -> Self {
         let view = CurrentView {
             run: run.clone(),
@@ -37,7 +40,17 @@ impl Current {
             requests: None,
             run_seconds_left: None,
         };
-        Self { view, stopper, index, last_tick: LoadTick::default(), alive: clock::now() }
+        Self { view, stopper, index, task, last_tick: LoadTick::default(), alive: clock::now() }
+    }
+
+    /// It is what this task works on.
+    pub(crate) fn is_of(&self, task: task::Id) -> bool {
+        self.task == task
+    }
+
+    /// It is what is spoken of.
+    pub(crate) fn is(&self, subject: &Subject) -> bool {
+        self.view.run == subject.run && self.view.trial == subject.trial
     }
 
     /// For how long the task that does the work has given no sign of life.
@@ -57,7 +70,10 @@ impl Current {
                 self.last_tick = LoadTick::default();
             }
             Progress::Tick(tick) => self.tick(tick, counts),
-            Progress::Alive | Progress::TrialEnded { .. } | Progress::BlockEnded { .. } => {}
+            Progress::Alive
+            | Progress::Opened
+            | Progress::TrialEnded { .. }
+            | Progress::BlockEnded { .. } => {}
         }
     }
 

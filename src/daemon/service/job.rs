@@ -1,4 +1,4 @@
-//! What the daemon does one at a time beside its control loop: a trial, or a run's last report.
+//! What the daemon does beside its control loop: a trial, or a run's last report.
 //!
 //! A sign of life comes with every second in which the work could go on, from the task that does
 //! it: a work that blocks gives none.
@@ -13,7 +13,7 @@ use crate::daemon::stopping::Stopping;
 use crate::engine::library::Library;
 use crate::form::Problems;
 use crate::form::host::Disk;
-use crate::ids::RunId;
+use crate::ids::{RunId, TrialId};
 use crate::run::outcome::TrialOutcome;
 use crate::stats::summary::Summary;
 use crate::store::dirs::RunDir;
@@ -26,6 +26,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
@@ -60,9 +61,22 @@ impl Outfit {
 
 #[derive(Debug)]
 pub(crate) enum Work {
-    Trial { dir: RunDir, id: RunId, index: usize, open: Option<Arc<OpenRun>>, stopping: Stopping },
-    Close { dir: RunDir, id: RunId },
+    Trial {
+        dir: RunDir,
+        id: RunId,
+        trial: TrialId,
+        index: usize,
+        opening: Arc<Opening>,
+        stopping: Stopping,
+    },
+    Close {
+        dir: RunDir,
+        id: RunId,
+    },
 }
+
+/// A run that the first of its trials opens, for those beside and after it, too.
+pub(crate) type Opening = OnceCell<OpenRun>;
 
 /// Why a trial did not come to an outcome.
 #[derive(Debug)]
@@ -80,22 +94,18 @@ impl From<StoreError> for WorkError {
 
 #[derive(Debug)]
 pub(crate) enum Worked {
-    Trial {
-        id: RunId,
-        index: usize,
-        open: Option<Arc<OpenRun>>,
-        result: Box<Result<TrialOutcome, WorkError>>,
-    },
-    Closed {
-        id: RunId,
-        result: Result<Box<Summary>, StoreError>,
-    },
+    Trial { id: RunId, index: usize, result: Box<Result<TrialOutcome, WorkError>> },
+    Closed { id: RunId, result: Result<Box<Summary>, StoreError> },
 }
 
 /// Does the work, and says every second that it goes on.
 pub(crate) async fn work(work: Work, outfit: Arc<Outfit>, watcher: Watcher) -> Worked {
     let mut alive = tokio::time::interval(SIGN_OF_LIFE);
     alive.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    let watcher = match &work {
+        Work::Trial { id, trial, .. } => watcher.of(id, trial),
+        Work::Close { .. } => watcher,
+    };
     let work = do_it(work, outfit, &watcher);
     tokio::pin!(work);
     loop {
@@ -109,37 +119,34 @@ pub(crate) async fn work(work: Work, outfit: Arc<Outfit>, watcher: Watcher) -> W
 async fn do_it(work: Work, outfit: Arc<Outfit>, watcher: &Watcher) -> Worked {
     match work {
         Work::Close { dir, id } => Worked::Closed { id, result: report(dir).await.map(Box::new) },
-        Work::Trial { dir, id, index, open, stopping } => {
-            let opened = match open {
-                Some(open) => Ok(open),
-                None => self::open(dir, id.clone(), &outfit).await.map(Arc::new),
-            };
-            let (open, result) = match opened {
+        Work::Trial { dir, id, index, opening, stopping, .. } => {
+            let open = opening.get_or_try_init(|| open(dir, id.clone(), &outfit)).await;
+            let result = match open {
                 Ok(open) => {
-                    let result = trial(&open, index, watcher, &stopping).await;
-                    (Some(open), result)
+                    watcher.say(Progress::Opened);
+                    trial(open, index, watcher, &stopping).await
                 }
-                Err(error) => (None, Err(error)),
+                Err(error) => Err(error),
             };
-            Worked::Trial { id, index, open, result: Box::new(result) }
+            Worked::Trial { id, index, result: Box::new(result) }
         }
     }
 }
 
 async fn trial(
-    open: &Arc<OpenRun>,
+    open: &OpenRun,
     index: usize,
     watcher: &Watcher,
     stopping: &Stopping,
 ) -> Result<TrialOutcome, WorkError> {
-    let outcome = open.trial(index, watcher, stopping).await?;
-    let block = outcome.trial.block;
+    let ended = open.trial(open.enter(index)?, index, watcher, stopping).await?;
     // Between trials: nothing is measured while the report is made.
-    if open.block_is_done(block) {
+    if ended.ends_block {
         report(open.dir.clone()).await?;
-        watcher.say(Progress::BlockEnded { block, of: open.plan.setup.blocks });
+        let (block, of) = (ended.outcome.trial.block, open.plan.setup.blocks);
+        watcher.say(Progress::BlockEnded { block, of });
     }
-    Ok(outcome)
+    Ok(ended.outcome)
 }
 
 async fn report(dir: RunDir) -> Result<Summary, StoreError> {

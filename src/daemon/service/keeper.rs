@@ -1,4 +1,4 @@
-//! The control loop: keeps the queue, starts one work at a time, and writes down before it acts.
+//! The control loop: keeps the queue, starts what is to be done, and writes down before it acts.
 //!
 //! Invariant: only this task changes the queue, and nothing in it waits for an engine.
 
@@ -6,13 +6,12 @@ use super::asks::Ask;
 use super::config::Config;
 use super::current::Current;
 use super::events::Events;
-use super::job::{self, Outfit, Work, WorkError, Worked};
+use super::job::{self, Opening, Outfit, Work, WorkError, Worked};
 use super::paths::Paths;
 use super::view::{Counts, RunView, StatusView};
 use super::{hooks, housekeeping, recover, tell};
 use crate::clock;
-use crate::daemon::open::OpenRun;
-use crate::daemon::progress::{Progress, Watcher};
+use crate::daemon::progress::{Progress, Said, Watcher};
 use crate::daemon::queue::{Decision, Queue, SlotState, wall_ms};
 use crate::daemon::stopping::Stopping;
 use crate::ids::RunId;
@@ -28,7 +27,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::sleep;
 
 /// Clocks jump: the queue is looked at again at least so often.
@@ -57,7 +56,7 @@ pub(crate) struct View {
 pub(crate) struct Inbox {
     pub(crate) asks: mpsc::Receiver<Ask>,
     pub(crate) signals: mpsc::UnboundedReceiver<Signal>,
-    pub(crate) progress: mpsc::UnboundedReceiver<Progress>,
+    pub(crate) progress: mpsc::UnboundedReceiver<Said>,
 }
 
 #[derive(Debug)]
@@ -68,9 +67,12 @@ pub(crate) struct Keeper {
     pub(super) outfit: Arc<Outfit>,
     pub(super) queue: Queue,
     pub(super) index: Index,
-    pub(super) open: HashMap<RunId, Arc<OpenRun>>,
-    pub(super) current: Option<Current>,
-    pub(super) work: Option<JoinHandle<Worked>>,
+    pub(super) open: HashMap<RunId, Arc<Opening>>,
+    /// The trials under way: several of one block, where its sweep allows it.
+    pub(super) current: Vec<Current>,
+    /// The run whose last report is being made; nothing is measured meanwhile.
+    pub(super) closing: Option<RunId>,
+    pub(super) works: JoinSet<Worked>,
     pub(super) watcher: Watcher,
     pub(super) events: Arc<Events>,
     pub(super) view: watch::Sender<Arc<View>>,
@@ -82,7 +84,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    /// Runs until it is told to stop and the trial under way is torn down.
+    /// Runs until it is told to stop and every trial under way is torn down.
     pub(crate) async fn run(mut self, mut inbox: Inbox) -> Result<(), StoreError> {
         let mut beat = tokio::time::interval(tell::beat());
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -92,14 +94,14 @@ impl Keeper {
         tell::ready();
         loop {
             let wake = self.advance();
-            if self.stopping && self.work.is_none() {
+            if self.stopping && self.works.is_empty() {
                 break;
             }
             tokio::select! {
                 biased;
                 Some(signal) = inbox.signals.recv() => self.signal(signal),
-                worked = finished(&mut self.work) => self.worked(worked),
-                Some(progress) = inbox.progress.recv() => self.progress(&progress),
+                worked = finished(&mut self.works) => self.worked(worked),
+                Some(said) = inbox.progress.recv() => self.progress(&said),
                 Some(ask) = inbox.asks.recv() => self.ask(ask),
                 _ = beat.tick() => self.beat(),
                 () = sleep(wake) => {}
@@ -115,20 +117,24 @@ impl Keeper {
             if !self.there_is_space() {
                 return SPACE_AGAIN;
             }
-            let index = &self.index;
-            let decision = self.queue.decide(now, |entry, variant| {
-                index.mean_duration(&entry.sweep, variant).ok().flatten()
-            });
+            let (index, open) = (&self.index, &self.open);
+            let decision = self.queue.decide(
+                now,
+                |entry, variant| index.mean_duration(&entry.sweep, variant).ok().flatten(),
+                |run| open.get(run).and_then(|opening| opening.get())?.cards(),
+            );
             let run = match decision {
                 Decision::Wait { until } => {
                     let wait = until.map(|until| until.saturating_sub(now).max(0).unsigned_abs());
                     return wait.map_or(LOOK_AGAIN, |ms| Duration::from_millis(ms).min(LOOK_AGAIN));
                 }
-                Decision::Close { .. } | Decision::Start { .. } if self.work.is_some() => {
-                    return LOOK_AGAIN;
-                }
+                Decision::Close { .. } if !self.works.is_empty() => return LOOK_AGAIN,
+                Decision::Start { .. } if self.closing.is_some() => return LOOK_AGAIN,
                 Decision::Close { run } => return self.close(run),
-                Decision::Start { run, index } => return self.start(run, index),
+                Decision::Start { run, index } => {
+                    self.start(run, index);
+                    continue;
+                }
                 Decision::WriteDown { run, index } => {
                     self.write_down(&run, index).map_err(|error| (run, error))
                 }
@@ -187,31 +193,35 @@ impl Keeper {
         }
     }
 
-    fn start(&mut self, run: RunId, index: usize) -> Duration {
-        let Some(entry) = self.queue.runs.get_mut(&run) else { return Duration::ZERO };
+    fn start(&mut self, run: RunId, index: usize) {
+        let Some(entry) = self.queue.runs.get_mut(&run) else { return };
         let of = entry.slots.len();
-        let Some(slot) = entry.slots.get_mut(index) else { return Duration::ZERO };
+        let Some(slot) = entry.slots.get_mut(index) else { return };
         slot.state = SlotState::Running;
+        let trial = slot.trial.clone();
         let (stopper, stopping) = Stopping::pair();
-        self.current = Some(Current::begin(&run, &slot.trial, index, of, stopper));
-        tracing::info!(%run, trial = %slot.trial, "trial begins");
-        self.events.say("trial_started", Some(&run), Some(&slot.trial), "");
-        let open = self.open.get(&run).cloned();
-        self.begin(Work::Trial { dir: self.dir(&run), id: run, index, open, stopping });
-        LOOK_AGAIN
+        tracing::info!(%run, %trial, "trial begins");
+        self.events.say("trial_started", Some(&run), Some(&trial), "");
+        let opening = self.open.entry(run.clone()).or_default().clone();
+        let (dir, id) = (self.dir(&run), run.clone());
+        let work = Work::Trial { dir, id, trial: trial.clone(), index, opening, stopping };
+        let task = self.begin(work);
+        self.current.push(Current::begin(&run, &trial, index, of, stopper, task));
+        self.publish_runs();
     }
 
     fn close(&mut self, run: RunId) -> Duration {
         // Its lock goes with it.
         self.open.remove(&run);
+        self.closing = Some(run.clone());
         self.begin(Work::Close { dir: self.dir(&run), id: run });
+        self.publish_runs();
         LOOK_AGAIN
     }
 
-    fn begin(&mut self, work: Work) {
+    fn begin(&mut self, work: Work) -> task::Id {
         let job = job::work(work, self.outfit.clone(), self.watcher.clone());
-        self.work = Some(tokio::spawn(job));
-        self.publish_runs();
+        self.works.spawn(job).id()
     }
 
     pub(super) fn dir(&self, run: &RunId) -> RunDir {
@@ -235,6 +245,7 @@ impl Keeper {
             trial: slot.trial.clone(),
             simulated: false,
             attempts: dir.last_attempt(&slot.trial)?,
+            beside: Vec::new(),
             phases: Vec::new(),
             decisions: Vec::new(),
             started: now.clone(),
@@ -260,29 +271,33 @@ impl Keeper {
         Ok(())
     }
 
-    fn worked(&mut self, worked: Result<Worked, String>) {
-        self.work = None;
-        let current = self.current.take();
-        match worked {
-            Ok(Worked::Closed { id, result }) => self.closed(&id, result),
-            Ok(Worked::Trial { id, index, open, result }) => {
-                if let (Some(open), Ok(_)) = (open, result.as_ref()) {
-                    self.open.insert(id.clone(), open);
-                } else {
-                    // It is taken up anew, so that what was interrupted is marked.
+    fn worked(&mut self, worked: Result<(task::Id, Worked), JoinError>) {
+        let task = worked.as_ref().map_or_else(JoinError::id, |(task, _)| *task);
+        let place = self.current.iter().position(|current| current.is_of(task));
+        let current = place.map(|place| self.current.remove(place));
+        match (worked, current) {
+            (Ok((_, Worked::Closed { id, result })), _) => {
+                self.closing = None;
+                self.closed(&id, result);
+            }
+            (Ok((_, Worked::Trial { id, index, result })), _) => {
+                if result.is_err() {
+                    // It is taken up anew, when nothing of it is under way any more, so that what was
+                    // interrupted is marked.
                     self.open.remove(&id);
                 }
                 self.trial_ended(&id, index, *result);
             }
-            Err(panic) => {
-                let Some(current) = current else { return };
-                self.open.remove(&current.view.run);
+            (Err(panic), Some(Current { view, index, .. })) => {
+                self.open.remove(&view.run);
                 let reason = format!("sweepd's own fault: {panic}");
-                self.trial_ended(
-                    &current.view.run,
-                    current.index,
-                    Err(WorkError::CannotOpen(reason)),
-                );
+                self.trial_ended(&view.run, index, Err(WorkError::CannotOpen(reason)));
+            }
+            (Err(panic), None) => {
+                if let Some(run) = self.closing.take() {
+                    let report = self.dir(&run).file("report.md");
+                    self.closed(&run, Err(StoreError::damaged(&report, panic)));
+                }
             }
         }
         self.publish_runs();
@@ -380,10 +395,12 @@ impl Keeper {
         }
     }
 
-    fn progress(&mut self, progress: &Progress) {
-        let Some(current) = &mut self.current else { return };
-        current.note(progress, &mut self.counts);
-        match progress {
+    fn progress(&mut self, said: &Said) {
+        let Some(subject) = &said.of else { return };
+        let current = self.current.iter_mut().find(|current| current.is(subject));
+        let Some(current) = current else { return };
+        current.note(&said.progress, &mut self.counts);
+        match &said.progress {
             Progress::State { .. } | Progress::PhaseStarted { .. } => {
                 let view = &current.view;
                 let (run, trial, state) = (&view.run, &view.trial, view.state.clone());
@@ -395,6 +412,7 @@ impl Keeper {
                 self.events.say("block_ended", Some(&run), None, text);
             }
             Progress::TrialStarted { .. }
+            | Progress::Opened
             | Progress::Tick(_)
             | Progress::Alive
             | Progress::TrialEnded { .. } => {}
@@ -406,11 +424,11 @@ impl Keeper {
         match signal {
             Signal::Reload => self.reload(),
             Signal::Stop => {
-                tracing::info!("stopping: the trial under way is torn down and will be run again");
+                tracing::info!("stopping: what is under way is torn down and will be run again");
                 self.events.say("stopping", None, None, "sweepd was told to end");
                 self.stopping = true;
                 tell::stopping();
-                if let Some(current) = &self.current {
+                for current in &self.current {
                     current.stopper.interrupt("sweepd was told to end".to_owned());
                 }
                 self.publish_runs();
@@ -440,21 +458,20 @@ impl Keeper {
         if self.stopping {
             tell::more_time();
         }
-        let stuck = self.work.is_some()
-            && self.current.as_ref().is_some_and(|current| current.silent_for() > SILENCE);
+        let stuck = self.current.iter().any(|current| current.silent_for() > SILENCE);
         match housekeeping::heartbeat(&self.paths.state) {
             Err(error) => tracing::error!(%error, "the state folder does not answer"),
-            Ok(()) if stuck => tracing::error!("the trial under way gives no sign of life"),
+            Ok(()) if stuck => tracing::error!("a trial under way gives no sign of life"),
             Ok(()) => tell::alive(),
         }
         self.publish();
     }
 }
 
-/// What the work came to; a panic in words.
-async fn finished(work: &mut Option<JoinHandle<Worked>>) -> Result<Worked, String> {
-    match work {
-        Some(handle) => handle.await.map_err(|error| error.to_string()),
+/// What the next work to end came to.
+async fn finished(works: &mut JoinSet<Worked>) -> Result<(task::Id, Worked), JoinError> {
+    match works.join_next_with_id().await {
+        Some(worked) => worked,
         None => std::future::pending().await,
     }
 }

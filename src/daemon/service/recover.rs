@@ -67,7 +67,7 @@ pub(crate) fn load(dir: &RunDir, mode: Mode) -> Result<Option<Loaded>, StoreErro
 
 /// Every planned trial, and what those with an outcome came to.
 fn planned(dir: &RunDir, plan: &PlanFile) -> Result<(Entry, Vec<IndexedTrial>), StoreError> {
-    let mut entry = Entry::new(plan.sweep.clone(), plan.planned.iter().map(|t| t.id()));
+    let mut entry = Entry::of(plan);
     let mut trials = Vec::new();
     for slot in &mut entry.slots {
         if let Some(outcome) = dir.read_outcome(&slot.trial)? {
@@ -106,17 +106,22 @@ fn replay(
     Ok(())
 }
 
-/// One of its trials was under way when sweepd ended.
+/// At least one of its trials was under way when sweepd ended.
 fn is_interrupted(dir: &RunDir, entry: &Entry) -> Result<bool, StoreError> {
-    // Trials start in order: only the first that waits can have been begun.
-    let next = entry.slots.iter().find(|slot| slot.state == SlotState::Waiting);
-    let Some(slot) = next else { return Ok(false) };
-    let last = dir.last_attempt(&slot.trial)?;
-    if last == 0 {
-        return Ok(false);
+    // Blocks are done in order: only trials of the first that waits can have been begun.
+    let mut waiting = entry.slots.iter().filter(|slot| slot.state == SlotState::Waiting).peekable();
+    let block = waiting.peek().map(|slot| slot.trial.block);
+    for slot in waiting.take_while(|slot| Some(slot.trial.block) == block) {
+        let last = dir.last_attempt(&slot.trial)?;
+        if last == 0 {
+            continue;
+        }
+        let outcome = dir.attempt(&slot.trial, last).read_outcome()?;
+        if outcome.is_none_or(|outcome| matches!(outcome.ending, Ending::Interrupted { .. })) {
+            return Ok(true);
+        }
     }
-    let outcome = dir.attempt(&slot.trial, last).read_outcome()?;
-    Ok(outcome.is_none_or(|outcome| matches!(outcome.ending, Ending::Interrupted { .. })))
+    Ok(false)
 }
 
 pub(crate) fn indexed(outcome: &TrialOutcome) -> IndexedTrial {

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// Completes "cannot start: …".
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +82,9 @@ pub(crate) fn recover(
         queue,
         index,
         open: HashMap::new(),
-        current: None,
-        work: None,
+        current: Vec::new(),
+        closing: None,
+        works: JoinSet::new(),
         watcher,
         events,
         view,
@@ -106,6 +108,7 @@ fn nothing_yet(since: &str) -> View {
         paused: false,
         draining: false,
         current: None,
+        under_way: Vec::new(),
         runs_open: 0,
         trials_waiting: 0,
         last_event: 0,

@@ -1,8 +1,10 @@
 //! What the keeper shows to everybody: made by it, read without asking it.
 
+use super::current::Current;
 use super::keeper::{Keeper, View};
 use super::tell;
-use super::view::{API, RunView, StatusView};
+use super::view::{API, CurrentView, RunView, StatusView};
+use crate::daemon::estimate;
 use crate::daemon::queue::{Entry, SlotState};
 use crate::ids::RunId;
 use crate::sample::room;
@@ -31,14 +33,15 @@ impl Keeper {
         let state = match () {
             () if self.stopping => "stopping",
             () if self.no_space.is_some() => "no_space",
-            () if self.work.is_some() => "working",
+            () if !self.works.is_empty() => "working",
             () if self.queue.paused => "paused",
             () => "idle",
         };
-        let mut current = self.current.as_ref().map(|current| current.view.clone());
-        if let Some(current) = &mut current {
-            current.run_seconds_left = self.seconds_left(&current.run);
-        }
+        let shown = |current: &Current| CurrentView {
+            run_seconds_left: self.seconds_left(&current.view.run),
+            ..current.view.clone()
+        };
+        let under_way: Vec<CurrentView> = self.current.iter().map(shown).collect();
         StatusView {
             sweepd: env!("CARGO_PKG_VERSION").to_owned(),
             api: API,
@@ -48,7 +51,8 @@ impl Keeper {
             problem: self.no_space.clone(),
             paused: self.queue.paused,
             draining: self.queue.draining,
-            current,
+            current: under_way.first().cloned(),
+            under_way,
             runs_open: self.queue.runs.len(),
             trials_waiting: self.queue.runs.values().map(waiting).sum(),
             last_event: self.events.latest(),
@@ -60,7 +64,7 @@ impl Keeper {
     /// By what the variants' trials took so far; `None` where one has no experience yet.
     fn seconds_left(&self, run: &RunId) -> Option<f64> {
         let entry = self.queue.runs.get(run)?;
-        let mut left = 0.0;
+        let mut left = Vec::new();
         let mut known = std::collections::BTreeMap::new();
         for slot in &entry.slots {
             if matches!(slot.state, SlotState::Waiting | SlotState::Running) {
@@ -68,10 +72,10 @@ impl Keeper {
                 let takes = known.entry(variant).or_insert_with(|| {
                     self.index.mean_duration(&entry.sweep, variant).ok().flatten()
                 });
-                left += (*takes)?.as_secs_f64();
+                left.push((slot.trial.block, (*takes)?));
             }
         }
-        Some(left)
+        Some(estimate::together(left, entry.side.lanes).as_secs_f64())
     }
 
     pub(super) fn run_view(&self, id: &RunId, entry: &Entry) -> RunView {
@@ -105,17 +109,19 @@ impl Keeper {
 /// For `systemctl status`.
 fn status_line(status: &StatusView) -> String {
     let waiting = status.trials_waiting;
-    match (&status.current, &status.problem) {
-        (_, Some(problem)) => format!("waiting for space: {problem}"),
-        (Some(current), None) => {
-            let left = current.run_seconds_left.map_or_else(String::new, |seconds| {
-                let left = std::time::Duration::from_secs_f64(seconds.round());
-                format!(", about {} left", humantime::format_duration(left))
-            });
-            let (number, of) = (current.number, current.of);
-            let (run, trial) = (&current.run, &current.trial);
-            format!("{run}: trial {number} of {of} ({trial}){left}; {waiting} trials waiting")
-        }
-        (None, None) => format!("{}, {waiting} trials waiting", status.state),
+    if let Some(problem) = &status.problem {
+        return format!("waiting for space: {problem}");
     }
+    let Some(current) = &status.current else {
+        return format!("{}, {waiting} trials waiting", status.state);
+    };
+    let left = current.run_seconds_left.map_or_else(String::new, |seconds| {
+        let left = std::time::Duration::from_secs_f64(seconds.round());
+        format!(", about {} left", humantime::format_duration(left))
+    });
+    let trial = |current: &CurrentView| {
+        format!("trial {} of {} ({})", current.number, current.of, current.trial)
+    };
+    let trials: Vec<String> = status.under_way.iter().map(trial).collect();
+    format!("{}: {}{left}; {waiting} trials waiting", current.run, trials.join(" beside "))
 }

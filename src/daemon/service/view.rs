@@ -20,7 +20,11 @@ pub(crate) struct StatusView {
     pub(crate) problem: Option<String>,
     pub(crate) paused: bool,
     pub(crate) draining: bool,
+    /// The trial under way; of several, the one that began first.
     pub(crate) current: Option<CurrentView>,
+    /// All of them: more than one where a sweep lets trials run side by side.
+    #[serde(default)]
+    pub(crate) under_way: Vec<CurrentView>,
     pub(crate) runs_open: usize,
     pub(crate) trials_waiting: usize,
     pub(crate) last_event: u64,
@@ -39,7 +43,7 @@ pub(crate) struct Counts {
     pub(crate) requests_failed: u64,
 }
 
-/// The trial under way.
+/// A trial under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CurrentView {
     pub(crate) run: RunId,

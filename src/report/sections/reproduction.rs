@@ -26,6 +26,9 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     if let Some(workload) = &setup.workload {
         fact("workload", workload.clone());
     }
+    if setup.side_by_side > 1 {
+        fact("trials at once", format!("up to {}, of one block", setup.side_by_side));
+    }
     fact("CPUs", cpus(&setup.cpus));
     fact("warm-up requests a launch", setup.warmup_requests.to_string());
     let sampling: Vec<String> = setup
@@ -52,11 +55,15 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
     blocks
 }
 
-/// One set of CPUs for every trial.
-fn cpus(sets: &[TrialCpus]) -> String {
-    match sets {
+/// One entry for each lane of trials that run side by side.
+fn cpus(lanes: &[TrialCpus]) -> String {
+    match lanes {
         [] => "nothing was bound to any".to_owned(),
-        sets => sets.iter().map(TrialCpus::to_string).collect::<Vec<_>>().join("; "),
+        [all] => all.to_string(),
+        lanes => {
+            let each = (1..).zip(lanes).map(|(lane, cpus)| format!("lane {lane}: {cpus}"));
+            each.collect::<Vec<_>>().join("; ")
+        }
     }
 }
 

@@ -120,6 +120,7 @@ fn meaning(code: MarkCode) -> &'static str {
         | MarkCode::GpuNotVerified
         | MarkCode::GpuTelemetryGap
         | MarkCode::EnergyUncertain
+        | MarkCode::SideBySide
         | MarkCode::BusyNeighbour => about_the_machine(code),
         MarkCode::NoGpuTelemetry => "nothing is said about power, energy, clocks and throttling.",
     }
@@ -142,6 +143,10 @@ fn about_the_machine(code: MarkCode) -> &'static str {
         MarkCode::GpuTelemetryGap => "GPU figures of this phase are from fewer samples.",
         MarkCode::EnergyUncertain => {
             "energy is not valid, or had to be bridged; what is not valid is in no table."
+        }
+        MarkCode::SideBySide => {
+            "trials ran at the same time, on GPUs and CPUs of their own, and shared the host's memory bandwidth, PCIe, disk, power and air: \
+             compare them with trials that ran in the same way."
         }
         MarkCode::BusyNeighbour => {
             "something else on the machine took CPU time: more than half a core and more than a tenth of it."
