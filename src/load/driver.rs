@@ -254,6 +254,8 @@ impl Driver {
 
     /// Drives the phase to its end; what there is to say about it.
     pub(crate) fn run(mut self) -> Result<PhaseFacts, DriveError> {
+        // Here, so that only the loop has it: who makes prompts has time.
+        self.cost.niceness = super::priority::raise();
         self.note(LoadEvent::Started);
         let driven = self.turns();
         if driven.is_err() {

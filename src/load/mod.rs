@@ -18,6 +18,7 @@ pub(crate) mod message;
 mod native;
 pub(crate) mod null;
 pub(crate) mod peer;
+mod priority;
 mod process;
 mod reading;
 mod recorded;

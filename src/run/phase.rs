@@ -49,6 +49,9 @@ pub(crate) struct ClientCost {
     pub(crate) open_files: Option<u64>,
     #[serde(default)]
     pub(crate) cpus: Option<u32>,
+    /// Of the loop: below zero where it was put before others.
+    #[serde(default)]
+    pub(crate) niceness: Option<i32>,
 }
 
 /// An open loop's schedule, and how far the client kept it.

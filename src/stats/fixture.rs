@@ -109,6 +109,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
             read_lag_p99_ns: Some(131_072),
             open_files: Some(20_000),
             cpus: Some(2),
+            niceness: Some(-10),
         },
         intended_cached: 0.0,
         dataset: None,

@@ -125,6 +125,9 @@ pub(crate) struct Client {
     pub(crate) max_turn_gap_ms: f64,
     #[serde(default)]
     pub(crate) stalls: u32,
+    /// Of the loop, the highest of the trials.
+    #[serde(default)]
+    pub(crate) niceness: Option<i32>,
     #[serde(default)]
     pub(crate) read_lag_p99_ms: Option<f64>,
     /// From due to sent, less the time to connect: 99 of 100 requests.
@@ -332,6 +335,7 @@ impl Client {
             cpu_share: cpu_share(facts),
             max_turn_gap_ms: ns_to_ms(cost.max_turn_gap_ns),
             stalls: cost.stalls,
+            niceness: cost.niceness,
             read_lag_p99_ms: cost.read_lag_p99_ns.map(ns_to_ms),
             send_lag_p99_ms: send_lag_p99_ms(records),
             scheduled: facts.open.map_or(0, |open| open.scheduled),
@@ -351,6 +355,7 @@ impl Client {
         self.cpu_share = self.cpu_share.max(other.cpu_share);
         self.max_turn_gap_ms = self.max_turn_gap_ms.max(other.max_turn_gap_ms);
         self.stalls += other.stalls;
+        self.niceness = self.niceness.max(other.niceness);
         self.read_lag_p99_ms = larger(self.read_lag_p99_ms, other.read_lag_p99_ms);
         self.send_lag_p99_ms = larger(self.send_lag_p99_ms, other.send_lag_p99_ms);
         self.scheduled += other.scheduled;

@@ -20,6 +20,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
         "send lag p99 ms",
         "longest turn ms",
         "stalls",
+        "nice",
         "peak MiB",
         "coalesced reads",
     ]);
@@ -35,6 +36,7 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             client.send_lag_p99_ms.into(),
             Some(client.max_turn_gap_ms).into(),
             u64::from(client.stalls).into(),
+            client.niceness.map_or_else(|| ABSENT.to_owned(), |nice| nice.to_string()).into(),
             Some(count_f64(client.max_rss_bytes) / 1_048_576.0).into(),
             percent(share(client.coalesced_reads, client.reads)).into(),
         ]);
@@ -48,7 +50,8 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             "CPU time of the load process, user and system, over all trials; its loop is one thread, and its share of one \
              CPU is that of the worst trial. Read lag: from a packet's arrival to its read, a bound. Send lag: from the time \
              a request was due to its first byte, less connecting. Longest turn: the longest time between two looks at the \
-             sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile.",
+             sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile. Nice: the loop's priority; it takes -10 where it may \
+             (CAP_SYS_NICE, or a limit on nice).",
         ),
     ];
     blocks.extend(calibrated(summary));
