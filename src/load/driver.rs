@@ -16,8 +16,9 @@ use super::reading::LATE_NS;
 use super::request::RequestTemplate;
 use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
+use super::tls;
 use super::users::User;
-use crate::run::phase::{ClientCost, PhaseEnd, PhaseFacts};
+use crate::run::phase::{ClientCost, PhaseEnd, PhaseFacts, TlsFacts};
 use crate::run::record::RequestOutcome;
 use crate::seed::Seed;
 use crate::units::MonoNs;
@@ -59,6 +60,8 @@ pub(crate) enum DriveError {
     Supply(#[from] SupplyError),
     #[error("cannot keep the schedule {}: {source}", .path.display())]
     Schedule { path: PathBuf, source: std::io::Error },
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] tls::SetupError),
     #[error("cannot keep records: {0}")]
     Frames(#[from] FramesError),
     #[error("{begun} requests were begun and {kept} left a record")]
@@ -160,6 +163,9 @@ fn cpus() -> Option<u32> {
 pub(crate) struct Driver {
     pub(super) plan: LoadPlan,
     pub(super) address: SockaddrIn,
+    pub(super) tls: Option<tls::Setup>,
+    /// Version and cipher of the first connection with TLS.
+    pub(super) protocol: Option<String>,
     pub(super) epoll: Epoll,
     pub(super) classifier: Classifier,
     pub(super) buffer: ReadBuffer,
@@ -226,6 +232,8 @@ impl Driver {
             timers,
             starts,
             watch,
+            tls: plan.peer.tls.as_ref().map(tls::Setup::new).transpose()?,
+            protocol: None,
             address: SockaddrIn::from(SocketAddrV4::new(host, plan.port)),
             epoll,
             classifier: Classifier::new(plan.request.draft.answer.as_ref()),
@@ -482,6 +490,10 @@ impl Driver {
             stages: self.plan.pattern.stages().to_vec(),
             dataset: self.supply.part_facts().map(Box::new),
             open: self.schedule.as_ref().map(Schedule::facts),
+            tls: self
+                .tls
+                .as_ref()
+                .map(|setup| TlsFacts { protocol: self.protocol.clone(), ..setup.facts() }),
             kernel_stamps: self.stamped_reads > 0,
         })
     }

@@ -180,6 +180,7 @@ pub(crate) struct PromptPlan {
 /// One line on the load process's stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
+#[expect(clippy::large_enum_variant, reason = "the large one comes once a phase")]
 pub(crate) enum LoadEvent {
     /// Prompts are built; the first request is about to be sent.
     Started,

@@ -1,7 +1,7 @@
 //! The load generator: a process of its own that drives streams and stamps them. Edge.
 //!
 //! One line of JSON in (`LoadPlan`), lines of JSON out (`LoadEvent`), records into a file of
-//! frames. `stream`, `rules` and the parsers under them decide; `driver`, `users` and `conn` do.
+//! frames. `stream`, `rules` and the parsers under them decide; `driver`, `users`, `link` and `conn` do.
 
 mod arrivals;
 mod asked;
@@ -14,6 +14,7 @@ pub(crate) mod frames;
 pub(crate) mod handle;
 mod http;
 mod lag;
+mod link;
 pub(crate) mod message;
 mod native;
 pub(crate) mod null;
@@ -30,6 +31,7 @@ mod sse;
 mod stream;
 mod supply;
 mod talk;
+pub(crate) mod tls;
 mod users;
 
 pub(crate) use process::main;

@@ -269,7 +269,7 @@ impl Server {
             peer.send(&[]);
             let began = now()?;
             match conn::receive(peer.socket.as_raw_fd(), &mut self.buffer, usize::MAX) {
-                Received::Bytes { length, stamp_realtime_ns } => {
+                Received::Bytes { length, stamp_realtime_ns, .. } => {
                     let bytes = self.buffer.bytes.get(..length).unwrap_or_default();
                     peer.input.extend_from_slice(bytes);
                     let earliest = MonoNs::new(0);
@@ -279,7 +279,7 @@ impl Server {
                     self.begin(id, arrival)?;
                 }
                 Received::Empty => return Ok(()),
-                Received::Eof | Received::Failed(_) => {
+                Received::Eof | Received::Truncated | Received::Broken(_) | Received::Failed(_) => {
                     peer.gone = true;
                     self.epoll.delete(&peer.socket).map_err(system("watch"))?;
                     peer.socket.shutdown(std::net::Shutdown::Both).ok();

@@ -4,12 +4,26 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::PathBuf;
 
 /// What is the same for all connections of a phase.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Peer {
     /// Sent with each request, as a bearer token.
     pub(crate) key: Option<ApiKey>,
+    /// Absent for plain HTTP.
+    pub(crate) tls: Option<TlsPlan>,
+}
+
+/// How a server is known under TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TlsPlan {
+    /// The host of its URL, which its certificate must be for.
+    pub(crate) name: String,
+    /// Those who may have issued it; without it, whom the machine trusts.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Any certificate will do.
+    pub(crate) insecure: bool,
 }
 
 /// Whatever prints it prints no key.
@@ -80,7 +94,8 @@ mod tests {
 
     #[test]
     fn nothing_that_is_printed_shows_a_key() {
-        let peer = Peer { key: Some(ApiKey::new("sk-do-not-show").unwrap()) };
+        let key = Some(ApiKey::new("sk-do-not-show").unwrap());
+        let peer = Peer { key, ..Peer::default() };
         assert!(!format!("{peer:?} {peer:#?}").contains("show"));
         let told = serde_json::to_string(&peer).unwrap();
         assert_eq!(serde_json::from_str::<Peer>(&told).unwrap(), peer);

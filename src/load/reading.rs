@@ -7,12 +7,11 @@
 //!
 //! Invariant: bytes are taken in order, whatever way they are read.
 
-use super::censor;
 use super::conn::Received;
 use super::driver::{DriveError, Driver, now};
+use super::link::Lost;
 use super::stream::Read;
 use super::users::{State, User};
-use crate::run::record::RequestOutcome;
 
 /// A read so long after the arrival says that the loop is late.
 pub(super) const LATE_NS: i64 = 3_000_000;
@@ -31,8 +30,7 @@ impl Driver {
                 return Ok(());
             };
             match conn.receive(&mut self.buffer, most) {
-                Received::Bytes { length, stamp_realtime_ns } => {
-                    let drained = length < most;
+                Received::Bytes { length, stamp_realtime_ns, drained } => {
                     let earliest = flight.stream.earliest_answer();
                     let placed = match stamp_realtime_ns {
                         // Nearly always the stamp lies before the read, and one clock is enough.
@@ -55,9 +53,11 @@ impl Driver {
                     let bytes = self.buffer.bytes.get(..length).unwrap_or_default();
                     let read = Read { bytes, began, at, from_kernel: placed.is_some(), drained };
                     let progress = flight.stream.on_read(&read, &self.classifier);
-                    flight.last_byte = began;
                     let whole = flight.written >= flight.request.bytes.len();
-                    self.watch.got_bytes(began);
+                    if length > 0 {
+                        flight.last_byte = began;
+                        self.watch.got_bytes(began);
+                    }
                     self.cost.reads += 1;
                     self.cost.coalesced_reads += u64::from(progress.events > 1);
                     self.tick.chunks += u64::from(progress.chunks);
@@ -71,17 +71,19 @@ impl Driver {
                 Received::Empty if closing => {
                     // The other side will send no more, or sending failed, yet there is no end
                     // to read: nothing more can come of it.
-                    return self.lost(id, RequestOutcome::Reset, "sending failed", began);
+                    return self.lost(id, Lost::Failed("sending failed"), began);
                 }
                 Received::Empty => {
                     flight.stream.found_empty(began);
                     return Ok(());
                 }
-                Received::Eof => {
-                    return self.lost(id, RequestOutcome::Cut, "closed", began);
+                Received::Eof => return self.lost(id, Lost::Closed, began),
+                Received::Truncated => return self.lost(id, Lost::Truncated, began),
+                Received::Broken(why) => {
+                    return self.lost(id, Lost::Failed(&format!("TLS: {why}")), began);
                 }
                 Received::Failed(error) => {
-                    return self.lost(id, RequestOutcome::Reset, error.desc(), began);
+                    return self.lost(id, Lost::Failed(error.desc()), began);
                 }
             }
         }
@@ -102,7 +104,6 @@ impl Driver {
         if !flight.stream.may_hold_several(now) {
             return Ok(Vec::new());
         }
-        let there = conn.peek(&mut self.buffer);
-        Ok(censor::pieces(self.buffer.bytes.get(..there).unwrap_or_default()))
+        Ok(conn.pieces(&mut self.buffer))
     }
 }

@@ -103,7 +103,7 @@ impl Watch {
     /// `answered`: at least one byte came back.
     pub(crate) fn ended(&mut self, outcome: RequestOutcome, answered: bool, now: MonoNs) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        if outcome != RequestOutcome::Refused {
+        if !outcome.is_unasked() {
             self.ended += 1;
         }
         self.failing = match (outcome, self.failing) {
@@ -114,7 +114,10 @@ impl Watch {
         };
         let lost = matches!(
             outcome,
-            RequestOutcome::Refused | RequestOutcome::Reset | RequestOutcome::Cut
+            RequestOutcome::Refused
+                | RequestOutcome::TlsFailed
+                | RequestOutcome::Reset
+                | RequestOutcome::Cut
         );
         if lost && !answered {
             let (first, count) = self.unanswered.map_or((now, 1), |(first, n)| (first, n + 1));

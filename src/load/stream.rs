@@ -66,6 +66,7 @@ impl Stream {
                 turn: asked.turn,
                 scheduled: asked.scheduled,
                 connect_ns: None,
+                tls_ns: None,
                 sent: None,
                 first_byte: None,
                 first_text_chunk: None,
@@ -84,6 +85,7 @@ impl Stream {
                 output_tokens_reported: None,
                 body_bytes: 0,
                 reused_connection: false,
+                tls: false,
                 reuse_race: false,
                 clock_step: false,
                 user_space_stamps: 0,
@@ -104,6 +106,15 @@ impl Stream {
 
     pub(crate) fn connected(&mut self, connect_ns: i64) {
         self.record.connect_ns = Some(connect_ns);
+    }
+
+    /// The connection is one with TLS: times are those of whole records.
+    pub(crate) fn under_tls(&mut self) {
+        self.record.tls = true;
+    }
+
+    pub(crate) fn shook_hands(&mut self, tls_ns: i64) {
+        self.record.tls_ns = Some(tls_ns);
     }
 
     pub(crate) fn on_reused_connection(&mut self) {
@@ -171,7 +182,7 @@ impl Stream {
     }
 
     pub(crate) fn on_read(&mut self, read: &Read<'_>, classifier: &Classifier) -> Progress {
-        if self.record.first_byte.is_none() {
+        if self.record.first_byte.is_none() && !read.bytes.is_empty() {
             self.record.first_byte = Some(read.at);
         }
         let first_new = self.record.chunks.len();

@@ -1,10 +1,10 @@
-//! What one user does: wait, connect, send, read, and again. Edge.
+//! What one user does: wait, ask, be answered, and again; `link` has its connection. Edge.
 //!
 //! The users' half of the driver: no O(users) work on any event.
 //! Invariant: a flight ends in `finish`, and only there, with its one record.
 
-use super::conn::{Conn, make_key, split_key};
-use super::driver::{DriveError, Driver, now, system};
+use super::conn::{Conn, split_key};
+use super::driver::{DriveError, Driver};
 use super::message::LoadPattern;
 use super::request::History;
 use super::rules::backoff;
@@ -12,7 +12,6 @@ use super::stream::{Asked, Stream};
 use super::supply::Prepared;
 use crate::run::record::{RequestOutcome, RequestRecord};
 use crate::units::MonoNs;
-use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -27,9 +26,10 @@ pub(super) struct Flight {
     /// Kept until the end: a lost race sends it again.
     pub(super) request: Prepared,
     pub(super) written: usize,
-    connected: bool,
-    /// When connecting began.
-    began: MonoNs,
+    /// The connection is up.
+    pub(super) connected: bool,
+    /// When connecting began, or the handshake after it.
+    pub(super) began: MonoNs,
     pub(super) last_byte: MonoNs,
     deadline: MonoNs,
 }
@@ -53,12 +53,12 @@ pub(crate) struct User {
     pub(super) state: State,
     pub(super) conn: Option<Conn>,
     /// Tells events of this connection from those of one closed in the same turn.
-    generation: u32,
+    pub(super) generation: u32,
     idle_since: MonoNs,
     /// The live entry in the heap of timers.
     timer: Option<MonoNs>,
     failures: u32,
-    has_sent: bool,
+    pub(super) has_sent: bool,
     lacks_prompt: bool,
     /// Of the conversation under way.
     pub(super) history: History,
@@ -95,7 +95,7 @@ impl User {
         }
     }
 
-    fn flight(&mut self) -> Option<&mut Flight> {
+    pub(super) fn flight(&mut self) -> Option<&mut Flight> {
         match &mut self.state {
             State::Flying(flight) => Some(flight),
             State::Waiting { .. } | State::Due { .. } => None,
@@ -156,8 +156,12 @@ impl Driver {
         self.tick.sent += 1;
         self.watch.began(now);
         let deadline = now.plus(Duration::from_nanos(self.plan.request_deadline_ns));
+        let mut stream = Stream::new(&asked);
+        if self.tls.is_some() {
+            stream.under_tls();
+        }
         let flight = Flight {
-            stream: Stream::new(&asked),
+            stream,
             request,
             written: 0,
             connected: false,
@@ -167,11 +171,14 @@ impl Driver {
         };
         let due = deadline.min(now.plus(Duration::from_nanos(self.plan.stall_ns)));
         let keep_alive = Duration::from_nanos(self.plan.keep_alive_ns);
-        let Some(user) = self.user(id) else { return Ok(()) };
+        let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
+            return Ok(());
+        };
         user.state = State::Flying(Box::new(flight));
         let idle = now.since(user.idle_since);
         let fresh = idle < keep_alive.saturating_sub(KEEP_ALIVE_MARGIN);
-        let reuse = fresh && user.conn.as_ref().is_some_and(Conn::is_quiet);
+        let buffer = &mut self.buffer;
+        let reuse = fresh && user.conn.as_mut().is_some_and(|conn| conn.is_quiet(buffer));
         self.arm(id, due);
         if !reuse {
             return self.connect(id, now);
@@ -183,132 +190,38 @@ impl Driver {
         self.write(id)
     }
 
-    fn connect(&mut self, id: u32, now: MonoNs) -> Result<(), DriveError> {
-        let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
-            return Ok(());
-        };
-        user.conn = None;
-        user.generation = user.generation.wrapping_add(1);
-        if let Some(flight) = user.flight() {
-            flight.connected = false;
-            flight.written = 0;
-            // Read again: other users may have connected since this turn began.
-            flight.began = super::driver::now()?;
-        }
-        match Conn::open(self.address, &self.epoll, make_key(id, user.generation)) {
-            Ok(conn) => {
-                user.conn = Some(conn);
-                Ok(())
-            }
-            Err(error @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOSPC)) => {
-                Err(system("open a connection")(error))
-            }
-            Err(error) => self.give_up(id, RequestOutcome::Refused, error.desc(), now),
-        }
-    }
-
     /// Something happened on a connection.
     pub(super) fn on_socket(&mut self, key: u64, events: EpollFlags) -> Result<(), DriveError> {
         let (id, generation) = split_key(key);
-        let Some(user) = self.user(id).filter(|user| user.generation == generation) else {
+        let user = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX));
+        let Some(user) = user.filter(|user| user.generation == generation) else {
             return Ok(());
         };
-        let Some(flight) = user.flight() else {
+        let User { state: State::Flying(flight), conn: Some(conn), .. } = user else {
             // Idle: the server closed it, or said something that nobody asked for.
-            if events
-                .intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP)
-            {
+            let said = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP;
+            let buffer = &mut self.buffer;
+            let stays = |conn: &mut Conn| conn.is_tls() && conn.is_quiet(buffer);
+            if events.intersects(said) && !user.conn.as_mut().is_some_and(stays) {
                 user.conn = None;
             }
             return Ok(());
         };
-        let unwritten = flight.written < flight.request.bytes.len();
+        let unwritten = flight.written < flight.request.bytes.len() || conn.wants_flush();
         if !flight.connected {
-            self.on_connected(id)?;
+            self.on_connecting(id)?;
         } else if unwritten && events.contains(EpollFlags::EPOLLOUT) {
             self.write(id)?;
         }
         let closing = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         // Writing may have led to a new connection, which these events are not about.
-        let same = self.user(id).is_some_and(|user| user.generation == generation);
+        let same = self.user(id).is_some_and(|user| {
+            user.generation == generation && user.flight().is_some_and(|flight| flight.connected)
+        });
         if same && events.intersects(EpollFlags::EPOLLIN | closing) {
             self.read(id, events.intersects(closing))?;
         }
         Ok(())
-    }
-
-    fn on_connected(&mut self, id: u32) -> Result<(), DriveError> {
-        let now = now()?;
-        let Some(user) = self.user(id) else { return Ok(()) };
-        let connected = user.conn.as_ref().map_or(Err(Errno::ENOTCONN), Conn::connect_result);
-        match (connected, user.flight()) {
-            (Ok(()), Some(flight)) => {
-                flight.connected = true;
-                flight.last_byte = now;
-                flight.stream.connected(now.since_ns(flight.began));
-                self.write(id)
-            }
-            (Ok(()), None) => Ok(()),
-            (Err(error), _) => self.give_up(id, RequestOutcome::Refused, error.desc(), now),
-        }
-    }
-
-    /// Writes as much as the socket takes.
-    fn write(&mut self, id: u32) -> Result<(), DriveError> {
-        let at = now()?;
-        let Some(user) = self.user(id) else { return Ok(()) };
-        let first = !std::mem::replace(&mut user.has_sent, true);
-        let User { state: State::Flying(flight), conn: Some(conn), .. } = user else {
-            return Ok(());
-        };
-        if flight.written == 0 {
-            flight.stream.sending(at);
-            flight.last_byte = at;
-        }
-        let mut failed = false;
-        while let Some(rest) = flight.request.bytes.get(flight.written..).filter(|r| !r.is_empty())
-        {
-            match conn.send(rest) {
-                Ok(sent) => flight.written += sent,
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                Err(_) => {
-                    // The server may have answered before it closed: reading tells.
-                    failed = true;
-                    break;
-                }
-            }
-        }
-        if first {
-            self.not_yet_sent = self.not_yet_sent.saturating_sub(1);
-            if self.not_yet_sent == 0 {
-                self.full_at = Some(at);
-            }
-        }
-        if failed { self.read(id, true) } else { Ok(()) }
-    }
-
-    /// The connection is gone under a request.
-    pub(super) fn lost(
-        &mut self,
-        id: u32,
-        outcome: RequestOutcome,
-        why: &str,
-        now: MonoNs,
-    ) -> Result<(), DriveError> {
-        let Some(user) = self.users.get_mut(usize::try_from(id).unwrap_or(usize::MAX)) else {
-            return Ok(());
-        };
-        let Some(flight) = user.flight() else { return Ok(()) };
-        if flight.stream.may_retry() {
-            flight.stream.race_lost();
-            return self.connect(id, now);
-        }
-        if outcome == RequestOutcome::Cut {
-            flight.stream.on_eof(now, &self.classifier);
-            return self.finish(id, false, now);
-        }
-        self.give_up(id, outcome, why, now)
     }
 
     /// Ends a user's request from outside, if one is under way.
@@ -319,7 +232,16 @@ impl Driver {
         why: &str,
         now: MonoNs,
     ) -> Result<(), DriveError> {
-        let Some(flight) = self.user(id).and_then(User::flight) else { return Ok(()) };
+        let Some(user) = self.user(id) else { return Ok(()) };
+        let User { state: State::Flying(flight), conn, .. } = user else { return Ok(()) };
+        let late = matches!(outcome, RequestOutcome::Stalled | RequestOutcome::TimedOut);
+        let (outcome, why) = match conn {
+            Some(conn) if late && !flight.connected && conn.is_tls() => {
+                (RequestOutcome::TlsFailed, "TLS handshake: not through in time")
+            }
+            _ if late && !flight.connected => (RequestOutcome::Refused, "no connection in time"),
+            _ => (outcome, why),
+        };
         flight.stream.give_up(outcome, why, now);
         self.finish(id, false, now)
     }
@@ -412,11 +334,8 @@ impl Driver {
             State::Flying(flight) => {
                 let stalls = flight.last_byte.plus(stall);
                 let next = stalls.min(flight.deadline);
-                let connected = flight.connected;
                 if next > now {
                     self.arm(id, next);
-                } else if !connected {
-                    return self.give_up(id, RequestOutcome::Refused, "no connection in time", now);
                 } else if stalls <= now {
                     return self.give_up(
                         id,

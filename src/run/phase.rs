@@ -54,6 +54,15 @@ pub(crate) struct ClientCost {
     pub(crate) niceness: Option<i32>,
 }
 
+/// What a phase under TLS ran under.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TlsFacts {
+    /// False where the user asked for any certificate to be taken.
+    pub(crate) verified: bool,
+    /// Version and cipher of the first connection; absent where none came about.
+    pub(crate) protocol: Option<String>,
+}
+
 /// An open loop's schedule, and how far the client kept it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OpenFacts {
@@ -100,6 +109,9 @@ pub(crate) struct PhaseFacts {
     /// Absent for a closed loop.
     #[serde(default)]
     pub(crate) open: Option<OpenFacts>,
+    /// Absent for plain HTTP.
+    #[serde(default)]
+    pub(crate) tls: Option<TlsFacts>,
     /// False where the kernel gave no receive stamps at all.
     pub(crate) kernel_stamps: bool,
 }

@@ -24,6 +24,8 @@ pub(crate) enum RequestOutcome {
     Malformed,
     /// No connection could be made.
     Refused,
+    /// The connection was there, and TLS was not: the handshake failed or the certificate was refused.
+    TlsFailed,
     /// The connection was reset, or failed in another way, while in use.
     Reset,
     /// sweepd itself ended the request: the phase or the run was stopped.
@@ -31,7 +33,7 @@ pub(crate) enum RequestOutcome {
 }
 
 impl RequestOutcome {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Ok,
         Self::HttpError,
         Self::ErrorEvent,
@@ -40,12 +42,18 @@ impl RequestOutcome {
         Self::TimedOut,
         Self::Malformed,
         Self::Refused,
+        Self::TlsFailed,
         Self::Reset,
         Self::Cancelled,
     ];
 
     pub(crate) fn is_ok(self) -> bool {
         self == Self::Ok
+    }
+
+    /// Nothing was asked, for there was nobody to be asked.
+    pub(crate) const fn is_unasked(self) -> bool {
+        matches!(self, Self::Refused | Self::TlsFailed)
     }
 
     /// The name in files and reports; the same as in JSON.
@@ -59,6 +67,7 @@ impl RequestOutcome {
             Self::TimedOut => "timed_out",
             Self::Malformed => "malformed",
             Self::Refused => "refused",
+            Self::TlsFailed => "tls_failed",
             Self::Reset => "reset",
             Self::Cancelled => "cancelled",
         }
@@ -93,8 +102,10 @@ pub(crate) struct RequestRecord {
     pub(crate) turn: u32,
     /// When the load pattern wanted it sent.
     pub(crate) scheduled: MonoNs,
-    /// Nanoseconds to connect; absent on a reused connection.
+    /// Nanoseconds for TCP to connect; absent on a reused connection.
     pub(crate) connect_ns: Option<i64>,
+    /// Nanoseconds from there to the end of the TLS handshake; absent where there was none.
+    pub(crate) tls_ns: Option<i64>,
     /// Taken just before the first byte was written; absent if none was.
     pub(crate) sent: Option<MonoNs>,
     /// First byte of the response.
@@ -123,6 +134,8 @@ pub(crate) struct RequestRecord {
     /// Bytes of the response body.
     pub(crate) body_bytes: u64,
     pub(crate) reused_connection: bool,
+    /// Under TLS: a chunk's time is that of the packet that completed its TLS record.
+    pub(crate) tls: bool,
     /// Sent twice because a reused connection closed before any response byte.
     pub(crate) reuse_race: bool,
     /// The wall clock was stepped while this request was under way.

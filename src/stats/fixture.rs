@@ -41,6 +41,7 @@ pub(crate) fn record(index: u32, sent: MonoNs, chunks_ms: &[i64], tokens: u32) -
         turn: index,
         scheduled: sent,
         connect_ns: None,
+        tls_ns: None,
         sent: Some(sent),
         first_byte: chunks_ms.first().map(|at| ms(*at)),
         first_text_chunk: (!chunks_ms.is_empty()).then_some(0),
@@ -59,6 +60,7 @@ pub(crate) fn record(index: u32, sent: MonoNs, chunks_ms: &[i64], tokens: u32) -
         output_tokens_reported: Some(tokens),
         body_bytes: 100,
         reused_connection: true,
+        tls: false,
         reuse_race: false,
         clock_step: false,
         user_space_stamps: 0,
@@ -116,6 +118,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
         classes: Vec::new(),
         stages: Vec::new(),
         open: None,
+        tls: None,
         kernel_stamps: true,
     }
 }

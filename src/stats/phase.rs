@@ -319,7 +319,8 @@ fn cpu_share(facts: &PhaseFacts) -> f64 {
 /// Absent below the floor of a p99.
 fn send_lag_p99_ms(records: &[RequestRecord]) -> Option<f64> {
     let lag = |record: &RequestRecord| {
-        let late = record.sent?.since_ns(record.scheduled) - record.connect_ns.unwrap_or(0);
+        let linking = record.connect_ns.unwrap_or(0) + record.tls_ns.unwrap_or(0);
+        let late = record.sent?.since_ns(record.scheduled) - linking;
         Some(ns_to_ms(late.max(0)))
     };
     let mut lags: Vec<f64> = records.iter().filter_map(lag).collect();

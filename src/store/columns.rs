@@ -14,6 +14,7 @@ pub(crate) const SCHEMA: &str = "message requests {
     required int64 turn;
     required int64 scheduled_ns;
     optional int64 connect_ns;
+    optional int64 tls_ns;
     optional int64 sent_ns;
     optional int64 first_byte_ns;
     optional int64 first_text_chunk;
@@ -30,6 +31,7 @@ pub(crate) const SCHEMA: &str = "message requests {
     optional int64 cached_tokens_meant;
     optional int64 dataset_entry;
     required boolean reused_connection;
+    required boolean tls;
     required boolean reuse_race;
     required boolean clock_step;
     required binary outcome (STRING);
@@ -49,12 +51,13 @@ pub(crate) enum Column {
 }
 
 /// In the order of `SCHEMA`.
-pub(crate) const COLUMNS: [Column; 29] = [
+pub(crate) const COLUMNS: [Column; 31] = [
     Column::Integer(|r| Some(r.index.into())),
     Column::Integer(|r| Some(r.user.into())),
     Column::Integer(|r| Some(r.turn.into())),
     Column::Integer(|r| Some(r.scheduled.get())),
     Column::Integer(|r| r.connect_ns),
+    Column::Integer(|r| r.tls_ns),
     Column::Integer(|r| r.sent.map(MonoNs::get)),
     Column::Integer(|r| r.first_byte.map(MonoNs::get)),
     Column::Integer(|r| r.first_text_chunk.map(i64::from)),
@@ -71,6 +74,7 @@ pub(crate) const COLUMNS: [Column; 29] = [
     Column::Integer(|r| r.cached_tokens_meant.map(i64::from)),
     Column::Integer(|r| r.dataset_entry.map(i64::from)),
     Column::Flag(|r| r.reused_connection),
+    Column::Flag(|r| r.tls),
     Column::Flag(|r| r.reuse_race),
     Column::Flag(|r| r.clock_step),
     Column::Text(|r| Some(r.outcome.name())),
@@ -110,6 +114,7 @@ impl Read {
             turn: small(integer())?,
             scheduled: MonoNs::new(integer()?),
             connect_ns: integer(),
+            tls_ns: integer(),
             sent: integer().map(MonoNs::new),
             first_byte: integer().map(MonoNs::new),
             first_text_chunk: small(integer()),
@@ -126,6 +131,7 @@ impl Read {
             cached_tokens_meant: small(integer()),
             dataset_entry: small(integer()),
             reused_connection: flag()?,
+            tls: flag()?,
             reuse_race: flag()?,
             clock_step: flag()?,
             outcome: outcome(&text()?)?,

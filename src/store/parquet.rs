@@ -163,8 +163,9 @@ fn read_group(group: &dyn RowGroupReader, records: &mut Vec<RequestRecord>) -> P
             match column {
                 Column::Integer(_) => read.integers.push(vec![None; rows]),
                 Column::Text(_) => read.texts.push(vec![None; rows]),
+                Column::Flag(_) => read.flags.push(vec![false; rows]),
                 // None of these came later; without one the rows below lack it.
-                Column::Flag(_) | Column::List(_) => {}
+                Column::List(_) => {}
             }
             continue;
         };
@@ -265,12 +266,13 @@ mod tests {
             turn: 2,
             scheduled: MonoNs::new(-5),
             connect_ns: odd.then_some(7),
+            tls_ns: odd.then_some(70),
             sent: odd.then_some(MonoNs::new(8)),
             first_byte: None,
             first_text_chunk: odd.then_some(0),
             chunks: (0..index % 4).map(chunk).collect(),
             end: MonoNs::new(9),
-            outcome: RequestOutcome::ALL[index as usize % 10],
+            outcome: RequestOutcome::ALL[index as usize % 11],
             http_status: odd.then_some(200),
             error: odd.then(|| "no \u{1f600} space".to_owned()),
             finish_reason: None,
@@ -283,6 +285,7 @@ mod tests {
             output_tokens_reported: odd.then_some(256),
             body_bytes: 1 << 40,
             reused_connection: odd,
+            tls: odd,
             reuse_race: false,
             clock_step: !odd,
             user_space_stamps: 3,

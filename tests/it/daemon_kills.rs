@@ -53,7 +53,7 @@ fn until_more(runs: &Path, is: impl Fn(&str) -> bool + Copy, within: Duration) -
 /// Waits for the instant; what was hit.
 fn wait_for(when: Instantly, runs: &Path, random: u64) -> Instantly {
     let pause = |span| {
-        let until = Instant::now() + span;
+        let until: Instant = Instant::now() + span;
         std::thread::sleep(until.saturating_duration_since(Instant::now()));
     };
     let within = Duration::from_secs(5);

@@ -5,6 +5,7 @@
 
 mod bench;
 mod bench_key;
+mod bench_tls;
 mod calibrate;
 mod check;
 mod cli;

@@ -9,6 +9,7 @@ mod key;
 mod plan;
 mod show;
 mod target;
+mod under_tls;
 
 use super::client::block_on;
 use super::{input, signals};
@@ -80,6 +81,14 @@ pub(super) struct BenchArguments {
     natural_length: bool,
     #[command(flatten)]
     key: key::KeyArguments,
+    /// Trust the certificates that this PEM file holds, and no others. Without it: those that the
+    /// machine trusts (SSL_CERT_FILE and SSL_CERT_DIR are heeded).
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    ca_file: Option<PathBuf>,
+    /// Take any certificate: whoever answers then gets the requests and the API key. The result
+    /// says so.
+    #[arg(long)]
+    insecure: bool,
     /// The longest that one request may take.
     #[arg(long, default_value = "5min", value_parser = humantime::parse_duration)]
     request_deadline: std::time::Duration,

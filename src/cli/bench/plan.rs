@@ -1,12 +1,12 @@
 //! From the arguments of `bench` to plans for the load generator.
 
-use super::{BenchArguments, key, target};
+use super::{BenchArguments, key, target, under_tls};
 use crate::cli::input::{self, Refused};
 use crate::engine::def::{Endpoint, RequestShape};
 use crate::engine::request::{self, Draft};
 use crate::ids::Name;
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
-use crate::load::peer::Peer;
+use crate::load::peer::{Peer, TlsPlan};
 use crate::run::record::RequestRecord;
 use crate::seed::Seed;
 use crate::units::{count_f64, nanoseconds};
@@ -42,6 +42,7 @@ pub(super) enum PromptLength {
 pub(super) struct Bench {
     target: target::Target,
     pub(super) key: Option<key::Key>,
+    pub(super) tls: Option<TlsPlan>,
     path: String,
     draft: Draft,
     done_marker: bool,
@@ -91,6 +92,7 @@ pub(super) fn bench(
     let tokenizer = arguments.tokenizer.as_deref().map(tokenizer_file).transpose()?;
     Ok(Bench {
         path: target.path(&path),
+        tls: under_tls::plan(&target, arguments.ca_file.as_deref(), arguments.insecure)?,
         target,
         key: key::read(&arguments.key, environment)?,
         draft,
@@ -205,11 +207,14 @@ impl Bench {
 
     /// What the user should know before anything is sent.
     pub(super) fn notes(&self) -> Vec<String> {
-        let Some(key) = &self.key else { return Vec::new() };
-        let clear = (!self.target.address.ip().is_loopback()).then(|| {
+        let insecure = self.tls.as_ref().is_some_and(|tls| tls.insecure);
+        let anyone = insecure.then(|| under_tls::UNVERIFIED.to_owned());
+        let note = self.key.as_ref().and_then(|key| key.note.clone());
+        let far = !self.target.address.ip().is_loopback();
+        let clear = (self.key.is_some() && self.tls.is_none() && far).then(|| {
             format!("the API key goes to {} in clear text: its URL is http", self.target.authority)
         });
-        key.note.iter().cloned().chain(clear).collect()
+        [anyone, note, clear].into_iter().flatten().collect()
     }
 
     /// The warm-up; without a tokenizer one request at least, to learn how the server counts.
@@ -252,7 +257,7 @@ impl Bench {
             host: self.target.address.ip().to_string(),
             port: self.target.address.port(),
             authority: self.target.authority.clone(),
-            peer: Peer { key: self.key.as_ref().map(|key| key.key.clone()) },
+            peer: Peer { key: self.key.as_ref().map(|key| key.key.clone()), tls: self.tls.clone() },
             request: RequestPlan {
                 path: self.path.clone(),
                 draft: self.draft.clone(),

@@ -1,6 +1,7 @@
 //! What `bench` prints, and what it adds to a result file.
 
 use super::plan::{Bench, PromptLength};
+use super::under_tls;
 use crate::ids::{Name, wire_name};
 use crate::report::figures_table;
 use crate::stats::cell::Cell;
@@ -47,6 +48,9 @@ pub(super) fn result(bench: &Bench, data: &PhaseData, cell: &Cell) -> String {
         );
     }
     let _infallible = writeln!(text, "{}", prompt_length(bench, data));
+    for line in under_tls::lines(data) {
+        let _infallible = writeln!(text, "{line}");
+    }
     for error in &cell.requests.errors {
         let said = error.error.as_deref().unwrap_or("no word");
         let _infallible =
@@ -125,6 +129,7 @@ pub(super) fn facts(bench: &Bench, data: &PhaseData, cell: &Cell) -> Value {
         "client": data.facts.client,
         "marks": marks(cell),
         "prompt_length": prompt_length(bench, data),
+        "tls": under_tls::facts(data),
         "api_key_from": bench.key.as_ref().map(|key| &key.from),
         "output_tokens": "by the server; chunks where it did not count",
     })

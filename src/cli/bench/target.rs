@@ -8,6 +8,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) address: std::net::SocketAddrV4,
+    /// Asked for by https.
+    pub(super) tls: bool,
+    pub(super) host: String,
     /// As the request names it: host, and the port where it is not the scheme's own.
     pub(super) authority: String,
     /// Before every path, without its last slash.
@@ -20,9 +23,8 @@ pub(super) fn read(text: &str) -> Result<Target, Refused> {
     let url = Url::parse(text)
         .map_err(|error| wrong(format!("is no URL ({error}); such as http://127.0.0.1:8000")))?;
     match url.scheme() {
-        "http" => {}
-        "https" => return Err(wrong("https is not supported yet; use http".to_owned())),
-        other => return Err(wrong(format!("{other:?} is not http"))),
+        "http" | "https" => {}
+        other => return Err(wrong(format!("{other:?} is neither http nor https"))),
     }
     let host = url.host_str().ok_or_else(|| wrong("names no host".to_owned()))?;
     if !url.username().is_empty() || url.password().is_some() {
@@ -43,7 +45,8 @@ pub(super) fn read(text: &str) -> Result<Target, Refused> {
     let address = address.ok_or_else(|| wrong(format!("{host} has no IPv4 address")))?;
     let prefix = url.path().trim_end_matches('/').to_owned();
     let authority = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    Ok(Target { address, authority, prefix })
+    let tls = url.scheme() == "https";
+    Ok(Target { address, tls, host: host.to_owned(), authority, prefix })
 }
 
 impl Target {
@@ -71,18 +74,29 @@ mod tests {
             ("http://127.0.0.1:80/v1", "127.0.0.1", "/v1/completions"),
             ("http://127.0.0.1:8000/proxy/v1/", "127.0.0.1:8000", "/proxy/v1/completions"),
             ("http://127.0.0.1:8000/proxy", "127.0.0.1:8000", "/proxy/v1/completions"),
+            ("https://localhost", "localhost", "/v1/completions"),
+            ("https://localhost:443", "localhost", "/v1/completions"),
+            ("https://localhost:80", "localhost:80", "/v1/completions"),
         ] {
             let target = read(url).unwrap();
             assert_eq!(target.authority, authority, "{url}");
+            assert_eq!(target.tls, url.starts_with("https"));
             assert_eq!(target.path("/v1/completions"), path, "{url}");
         }
+    }
+
+    #[test]
+    fn each_scheme_has_its_port() {
+        let port = |url: &str| read(url).unwrap().address.port();
+        let ports = ["http://127.0.0.1", "https://127.0.0.1", "https://127.0.0.1:8443"].map(port);
+        assert_eq!(ports, [80, 443, 8443]);
     }
 
     #[test]
     fn what_cannot_be_reached_is_said() {
         for (url, why) in [
             ("127.0.0.1:8000", "is no URL"),
-            ("ftp://127.0.0.1", "is not http"),
+            ("ftp://127.0.0.1", "is neither http nor https"),
             ("http://me:sesame@127.0.0.1", "holds a name or a password"),
             ("http://no-such-host.invalid:1", "cannot find the host"),
         ] {
