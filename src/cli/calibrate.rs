@@ -170,6 +170,7 @@ fn plan(pace: &Pace, port: u16, records: &Path) -> anyhow::Result<LoadPlan> {
             classes: Vec::new(),
         },
         users: pace.users.min(requests),
+        loops: 1,
         min_requests: requests,
         max_requests: Some(requests),
         min_duration_ns: 0,

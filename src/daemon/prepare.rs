@@ -100,6 +100,7 @@ pub(crate) fn attempt_plan(
             classes: if phase.name == Name::warmup() { Vec::new() } else { sweep.classes.clone() },
         },
         users: phase.users.get(),
+        loops: sweep.loops.get(),
         min_requests: phase.min_requests,
         max_requests: None,
         min_duration_ns: nanoseconds(phase.min_duration),

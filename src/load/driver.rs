@@ -1,42 +1,38 @@
-//! Drives one phase: the event loop. Edge.
+//! One event loop of a phase: one thread, one epoll. Edge.
 //!
-//! One thread, one epoll. This file holds the turns of the loop and the end of a phase; what a
-//! user does with its connection is in `users`; when a phase ends is decided in `rules`.
+//! This file holds the turns of the loop; what a user does is in `users`, when a phase ends is
+//! decided in `rules` for all its loops at once (`joint`), and `loops` makes and joins them.
 //!
 //! Invariant: every request that was begun leaves exactly one record, whatever ends the phase.
 
-use super::arrivals::{self, Schedule, TIMER};
+use super::arrivals::{Schedule, TIMER};
 use super::clock::{ClockChange, ClockSample, WallOffset};
-use super::conn::{self, ReadBuffer};
+use super::conn::ReadBuffer;
 use super::event::Classifier;
-use super::frames::{FramesError, Writer};
+use super::frames::{FramesError, Sink};
+use super::joint::{Order, Part};
 use super::lag::Lags;
-use super::message::{LoadEvent, LoadPattern, LoadPlan, LoadTick};
+use super::loops::{PartFacts, Share};
+use super::message::{LoadPattern, LoadPlan, LoadTick};
 use super::reading::LATE_NS;
 use super::request::RequestTemplate;
-use super::rules::{Verdict, Watch};
 use super::supply::{Supply, SupplyError};
 use super::tls;
 use super::users::User;
-use crate::run::phase::{ClientCost, PhaseEnd, PhaseFacts, TlsFacts};
+use crate::run::phase::{ClientCost, PhaseEnd};
 use crate::run::record::RequestOutcome;
-use crate::seed::Seed;
 use crate::units::MonoNs;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::resource::{Resource, Usage, UsageWho, getrlimit, getrusage};
 use nix::sys::socket::SockaddrIn;
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_gettime};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::Duration;
 
 /// Events of one turn.
@@ -66,6 +62,10 @@ pub(crate) enum DriveError {
     Frames(#[from] FramesError),
     #[error("{begun} requests were begun and {kept} left a record")]
     Lost { begun: u32, kept: u64 },
+    #[error("cannot start an event loop: {0}")]
+    Thread(std::io::Error),
+    #[error("an event loop panicked")]
+    Panicked,
     #[error("cannot {action}: {source}")]
     System { action: &'static str, source: Errno },
 }
@@ -89,14 +89,19 @@ impl Stopper {
     }
 
     /// Readable once stopping was asked for.
-    pub(super) fn descriptor(&self) -> &EventFd {
+    pub(super) fn descriptor(&self) -> &Arc<EventFd> {
         &self.wake
+    }
+
+    /// Has the loop look round.
+    pub(super) fn wake(&self) {
+        // It can only fail when the counter is full, and then the loop is awake.
+        let _: Result<usize, Errno> = self.wake.write(1);
     }
 
     pub(crate) fn stop(&self) {
         self.asked.store(true, Ordering::Release);
-        // It can only fail when the counter is full, and then the loop is awake.
-        let _: Result<usize, Errno> = self.wake.write(1);
+        self.wake();
     }
 }
 
@@ -123,24 +128,16 @@ pub(super) fn sample_clocks() -> Result<ClockSample, DriveError> {
     best.ok_or(DriveError::System { action: "read the clock", source: Errno::EINVAL })
 }
 
-/// The times of an open loop, kept with the run before they are used.
-fn offsets(plan: &LoadPlan) -> Result<Option<Vec<u64>>, DriveError> {
-    let LoadPattern::Open { schedule, seed, kept } = &plan.pattern else { return Ok(None) };
-    let offsets = schedule.offsets(Seed::new(*seed));
-    arrivals::save(kept, &offsets)
-        .map_err(|source| DriveError::Schedule { path: kept.clone(), source })?;
-    Ok(Some(offsets))
-}
-
 type FirstTurns = (Vec<User>, BinaryHeap<Reverse<(MonoNs, u32)>>, VecDeque<u32>);
 
 /// The users of a closed loop, and when each begins.
-fn first_turns(plan: &LoadPlan, started: MonoNs) -> FirstTurns {
+fn first_turns(plan: &LoadPlan, share: Share, started: MonoNs) -> FirstTurns {
     let LoadPattern::Closed { ramp_up_ns, .. } = plan.pattern else { return FirstTurns::default() };
     let (mut users, mut timers, mut starts) = FirstTurns::default();
-    for id in 0..plan.users {
-        let share = u128::from(ramp_up_ns) * u128::from(id) / u128::from(plan.users.max(1));
-        let due = started.plus(Duration::from_nanos(u64::try_from(share).unwrap_or(0)));
+    for id in 0..share.count(plan.users) {
+        let before = u128::from(share.nth(id));
+        let wait = u128::from(ramp_up_ns) * before / u128::from(plan.users.max(1));
+        let due = started.plus(Duration::from_nanos(u64::try_from(wait).unwrap_or(0)));
         if due > started {
             users.push(User::later(due));
             timers.push(Reverse((due, id)));
@@ -152,16 +149,11 @@ fn first_turns(plan: &LoadPlan, started: MonoNs) -> FirstTurns {
     (users, timers, starts)
 }
 
-/// The CPUs that this process may run on.
-fn cpus() -> Option<u32> {
-    let count = std::thread::available_parallelism().ok()?;
-    u32::try_from(count.get()).ok()
-}
-
-/// All state of a phase under way.
+/// All state of one loop of a phase under way.
 #[derive(Debug)]
 pub(crate) struct Driver {
-    pub(super) plan: LoadPlan,
+    pub(super) share: Share,
+    pub(super) plan: Arc<LoadPlan>,
     pub(super) address: SockaddrIn,
     pub(super) tls: Option<tls::Setup>,
     /// Version and cipher of the first connection with TLS.
@@ -172,15 +164,14 @@ pub(crate) struct Driver {
     pub(super) offset: WallOffset,
     pub(super) supply: Supply,
     pub(super) template: RequestTemplate,
-    pub(super) writer: Writer,
+    pub(super) records: Sink,
     pub(super) users: Vec<User>,
-    pub(super) watch: Watch,
+    pub(super) watch: Part,
     pub(super) tick: LoadTick,
     pub(super) cost: ClientCost,
     pub(super) lags: Lags,
     /// The loop has not looked at its sockets for a while.
     pub(super) late: bool,
-    pub(super) next_index: u32,
     /// Users whose next request is due.
     pub(super) starts: VecDeque<u32>,
     /// At most one live entry a user: when it must be looked at.
@@ -193,93 +184,90 @@ pub(crate) struct Driver {
     pub(super) schedule: Option<Schedule>,
     pub(super) started: MonoNs,
     next_tick: MonoNs,
+    /// How many it has said.
+    ticks: u64,
     end: Option<(PhaseEnd, MonoNs)>,
-    usage: Usage,
+    /// What was in flight at the end was given up.
+    abandoned: bool,
     stopper: Stopper,
-    notes: mpsc::Sender<LoadEvent>,
-    _stamping: OwnedFd,
+}
+
+/// What a loop begins with.
+#[derive(Debug)]
+pub(super) struct Outset {
+    pub(super) share: Share,
+    pub(super) plan: Arc<LoadPlan>,
+    pub(super) address: SockaddrIn,
+    pub(super) tls: Option<tls::Setup>,
+    /// Of an open loop: what is dealt to this one.
+    pub(super) offsets: Option<Vec<u64>>,
+    pub(super) supply: Supply,
+    pub(super) stopper: Stopper,
+    pub(super) watch: Part,
+    pub(super) records: Sink,
+    pub(super) started: MonoNs,
 }
 
 impl Driver {
-    /// Makes everything that the phase needs; nothing is sent.
-    pub(crate) fn prepare(
-        plan: LoadPlan,
-        stopper: Stopper,
-        notes: mpsc::Sender<LoadEvent>,
-    ) -> Result<Self, DriveError> {
-        // First of all: stamping takes effect with a delay.
-        let stamping = conn::keep_stamping().map_err(system("open a stamped socket"))?;
-        let host: Ipv4Addr =
-            plan.host.parse().map_err(|_| DriveError::Host { host: plan.host.clone() })?;
+    pub(super) fn new(outset: Outset) -> Result<Self, DriveError> {
+        let Outset { share, plan, address, tls, offsets, supply, stopper, watch, records, started } =
+            outset;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(system("make an epoll"))?;
         epoll
             .add(&stopper.wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))
             .map_err(system("watch the eventfd"))?;
-        let writer = Writer::create(&plan.records)?;
-        let offsets = offsets(&plan)?;
-        let supply =
-            Supply::start(&plan, offsets.as_ref().map(Vec::len), Arc::clone(&stopper.wake))?;
-        let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(system("read the CPU time"))?;
-        let started = now()?;
-        let (users, timers, starts) = first_turns(&plan, started);
-        let watch = Watch::new(&plan, started, offsets.as_ref().map(Vec::len));
-        let schedule =
-            offsets.map(|offsets| Schedule::new(offsets, plan.users, &epoll)).transpose()?;
+        let (users, timers, starts) = first_turns(&plan, share, started);
+        let most = share.count(plan.users);
+        let schedule = offsets.map(|offsets| Schedule::new(offsets, most, &epoll)).transpose()?;
         Ok(Self {
+            share,
             schedule,
             not_yet_sent: u32::try_from(users.len()).unwrap_or(u32::MAX).max(1),
             users,
             timers,
             starts,
             watch,
-            tls: plan.peer.tls.as_ref().map(tls::Setup::new).transpose()?,
+            tls,
             protocol: None,
-            address: SockaddrIn::from(SocketAddrV4::new(host, plan.port)),
+            address,
             epoll,
             classifier: Classifier::new(plan.request.draft.answer.as_ref()),
             buffer: ReadBuffer::new(),
             offset: WallOffset::new(sample_clocks()?),
             supply,
             template: RequestTemplate::new(&plan).map_err(SupplyError::from)?,
-            writer,
+            records,
             tick: LoadTick::default(),
             cost: ClientCost::default(),
             lags: Lags::default(),
             late: false,
-            next_index: 0,
             full_at: None,
             stamped_reads: 0,
             started,
             next_tick: started.plus(TICK),
+            ticks: 0,
             end: None,
-            usage,
+            abandoned: false,
             stopper,
-            notes,
             plan,
-            _stamping: stamping,
         })
     }
 
-    /// Drives the phase to its end; what there is to say about it.
-    pub(crate) fn run(mut self) -> Result<PhaseFacts, DriveError> {
+    /// Drives the loop to its end; what it has to say about it.
+    pub(super) fn run(mut self) -> Result<PartFacts, DriveError> {
         // Here, so that only the loop has it: who makes prompts has time.
         self.cost.niceness = super::priority::raise();
-        self.note(LoadEvent::Started);
         let driven = self.turns();
+        let now = now()?;
         if driven.is_err() {
             // The machine failed: what was begun still leaves its records.
-            let now = now()?;
+            self.watch.fail(now);
             self.end.get_or_insert((PhaseEnd::Stopped, now));
             self.give_up_all(RequestOutcome::Cancelled, "the load generator failed", now)?;
         }
-        let facts = self.facts();
-        let Self { writer, next_index: begun, .. } = self;
-        let records = writer.finish()?;
-        driven?;
-        if records != u64::from(begun) {
-            return Err(DriveError::Lost { begun, kept: records });
-        }
-        Ok(PhaseFacts { records, ..facts? })
+        // No tick of this loop is waited for any more.
+        self.say(u64::MAX, now);
+        driven.map(|()| self.facts())
     }
 
     fn turns(&mut self) -> Result<(), DriveError> {
@@ -372,39 +360,17 @@ impl Driver {
         Ok(())
     }
 
-    /// Looks whether the phase is over, and ends it.
+    /// Looks whether the phase is over, and does what all loops then do.
     fn judge(&mut self, now: MonoNs) -> Result<(), DriveError> {
-        // Also while draining: then the first reason to stop sending stays.
-        if self.stopper.asked.swap(false, Ordering::AcqRel) {
-            self.stop_sending(PhaseEnd::Stopped, now);
-            return self.give_up_all(RequestOutcome::Cancelled, "sweepd was told to stop", now);
-        }
-        match self.watch.verdict(now) {
-            Verdict::GoOn => Ok(()),
-            Verdict::StopSending(end) => {
-                self.stop_sending(end, now);
-                Ok(())
-            }
-            Verdict::Abandon(end, outcome) => {
-                self.stop_sending(end, now);
-                let why = match end {
-                    PhaseEnd::Hang => "no stream brought a byte for the stall deadline",
-                    PhaseEnd::EngineGone => "nobody serves any more",
-                    PhaseEnd::OnlyFailures => "every request fails",
-                    PhaseEnd::Deadline => "the phase's deadline came",
-                    PhaseEnd::Finished | PhaseEnd::Stopped => "the phase ended",
-                };
+        let asked = self.stopper.asked.swap(false, Ordering::AcqRel);
+        let Order { end, abandon } = self.watch.judge(now, asked);
+        self.end = end;
+        match abandon {
+            Some((outcome, why)) if !self.abandoned => {
+                self.abandoned = true;
                 self.give_up_all(outcome, why, now)
             }
-        }
-    }
-
-    fn stop_sending(&mut self, end: PhaseEnd, now: MonoNs) {
-        self.watch.stopped_sending();
-        // The first reason stands, but a hang while draining is the engine's failure.
-        let stopped_at = self.end.map_or(now, |(_, stopped_at)| stopped_at);
-        if self.end.is_none() || end == PhaseEnd::Hang {
-            self.end = Some((end, stopped_at));
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -430,16 +396,14 @@ impl Driver {
         }
         while self.next_tick <= now {
             self.next_tick = self.next_tick.plus(TICK);
+            self.ticks += 1;
         }
-        self.tick.elapsed_ns = u64::try_from(now.since_ns(self.started)).unwrap_or(0);
-        self.tick.in_flight = self.watch.in_flight();
-        self.tick.silent_ns = self.watch.silent_ns(now);
-        self.note(LoadEvent::Tick(self.tick));
+        self.say(self.ticks, now);
     }
 
-    fn note(&self, event: LoadEvent) {
-        // Nobody may listen any more; then the end of stdin stops the phase.
-        drop(self.notes.send(event));
+    fn say(&mut self, seconds: u64, now: MonoNs) {
+        self.tick.elapsed_ns = u64::try_from(now.since_ns(self.started)).unwrap_or(0);
+        self.watch.tick(seconds, self.tick, now);
     }
 
     /// Milliseconds until something is due, rounded up so that it is then due indeed.
@@ -447,7 +411,7 @@ impl Driver {
         if !self.starts.is_empty() || (self.end.is_none() && self.arrivals_wait(now)) {
             return EpollTimeout::ZERO;
         }
-        let mut due = self.next_tick.min(self.watch.next_due(now));
+        let mut due = self.next_tick.min(self.watch.next_due());
         if let Some(&Reverse((timer, _))) = self.timers.peek() {
             due = due.min(timer);
         }
@@ -455,47 +419,16 @@ impl Driver {
         EpollTimeout::from(u16::try_from(wait).unwrap_or(u16::MAX))
     }
 
-    fn facts(&self) -> Result<PhaseFacts, DriveError> {
-        let ended = now()?;
-        let usage = getrusage(UsageWho::RUSAGE_SELF).map_err(system("read the CPU time"))?;
-        let (end, stopped_at) = self.end.unwrap_or((PhaseEnd::Stopped, ended));
-        let seconds = |since: fn(&Usage) -> nix::sys::time::TimeVal| {
-            let spent = since(&usage) - since(&self.usage);
-            Duration::from_micros(u64::try_from(spent.num_microseconds()).unwrap_or(0))
-                .as_secs_f64()
-        };
-        Ok(PhaseFacts {
-            phase: self.plan.phase.clone(),
-            users: match self.schedule {
-                Some(_) => u32::try_from(self.users.len()).unwrap_or(u32::MAX),
-                None => self.plan.users,
-            },
-            started: self.started,
+    fn facts(&self) -> PartFacts {
+        PartFacts {
+            users: u32::try_from(self.users.len()).unwrap_or(u32::MAX),
             full_at: self.full_at,
-            stopped_at,
-            ended,
-            end,
-            records: 0,
-            client: ClientCost {
-                user_cpu_s: seconds(Usage::user_time),
-                system_cpu_s: seconds(Usage::system_time),
-                max_rss_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
-                read_lag_p99_ns: self.lags.p99_ns(),
-                open_files: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _)| soft),
-                cpus: cpus(),
-                ..self.cost
-            },
-            intended_cached: self.plan.prompts.shape.intended_cached(),
-            classes: self.plan.prompts.classes.clone(),
-            stages: self.plan.pattern.stages().to_vec(),
-            dataset: self.supply.part_facts().map(Box::new),
+            end: self.end,
+            cost: ClientCost { read_lag_p99_ns: self.lags.p99_ns(), ..self.cost },
             open: self.schedule.as_ref().map(Schedule::facts),
-            tls: self
-                .tls
-                .as_ref()
-                .map(|setup| TlsFacts { protocol: self.protocol.clone(), ..setup.facts() }),
-            kernel_stamps: self.stamped_reads > 0,
-        })
+            stamped_reads: self.stamped_reads,
+            protocol: self.protocol.clone(),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The driver against small servers that follow a script.
 
 use super::*;
+use crate::load::loops::LoadPhase;
 use crate::load::scripted::{
     HEAD, MS, Peer, answer, chunked, good, plan_for, run, run_until, serve, tail, token,
 };
@@ -9,6 +10,7 @@ use crate::workload::prompts::tests as tokenizers;
 use std::io::{BufRead, Read};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::mpsc;
 
 #[test]
 fn good_streams_leave_good_records() {
@@ -314,7 +316,10 @@ fn what_cannot_be_driven_is_said() {
         plan.prompts.tokenizer = Some(tokenizer);
         plan.records = folder.path().join("requests.frames");
         change(&mut plan);
-        Driver::prepare(plan, Stopper::new().unwrap(), mpsc::channel().0).unwrap_err().to_string()
+        LoadPhase::prepare(plan, Stopper::new().unwrap(), mpsc::channel().0)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let host = prepare(|plan| plan.host = "localhost".to_owned());
     assert!(host.contains("localhost is not an IPv4 address"), "{host}");

@@ -75,6 +75,18 @@ impl Frame {
     }
 }
 
+/// Takes records to be written.
+#[derive(Debug)]
+pub(crate) struct Sink(mpsc::Sender<RequestRecord>);
+
+impl Sink {
+    /// Never blocks. After a failure to write, records are dropped and `finish` says why.
+    pub(crate) fn put(&self, record: RequestRecord) {
+        // The thread ends only when all sinks are dropped, or after a failure that it keeps.
+        drop(self.0.send(record));
+    }
+}
+
 /// Writes records in a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -101,13 +113,12 @@ impl Writer {
         Ok(Self { records, thread })
     }
 
-    /// Never blocks. After a failure to write, records are dropped and `finish` says why.
-    pub(crate) fn put(&self, record: RequestRecord) {
-        // The thread ends only when the sender is dropped, or after a failure that it keeps.
-        drop(self.records.send(record));
+    /// For one who has records to be written.
+    pub(crate) fn sink(&self) -> Sink {
+        Sink(self.records.clone())
     }
 
-    /// Waits until all is written; the number of records.
+    /// Waits until all sinks are gone and all is written; the number of records.
     pub(crate) fn finish(self) -> Result<u64, FramesError> {
         drop(self.records);
         self.thread.join().unwrap_or(Err(FramesError::WriterGone))
@@ -315,7 +326,7 @@ mod tests {
         let writer = Writer::create(&path).unwrap();
         let records: Vec<_> = (0..count).map(record).collect();
         for record in &records {
-            writer.put(record.clone());
+            writer.sink().put(record.clone());
         }
         assert_eq!(writer.finish().unwrap(), u64::from(count));
         (folder, path, records)

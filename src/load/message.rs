@@ -31,6 +31,8 @@ pub(crate) struct LoadPlan {
     pub(crate) request: RequestPlan,
     pub(crate) prompts: PromptPlan,
     pub(crate) users: u32,
+    /// Event loops at most.
+    pub(crate) loops: u32,
     pub(crate) min_requests: u32,
     /// No more than these are sent.
     pub(crate) max_requests: Option<u32>,
@@ -180,7 +182,6 @@ pub(crate) struct PromptPlan {
 /// One line on the load process's stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
-#[expect(clippy::large_enum_variant, reason = "the large one comes once a phase")]
 pub(crate) enum LoadEvent {
     /// Prompts are built; the first request is about to be sent.
     Started,

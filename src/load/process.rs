@@ -7,7 +7,8 @@
 
 #![expect(clippy::print_stderr, reason = "what even stdout could not be told")]
 
-use super::driver::{DriveError, Driver, Stopper};
+use super::driver::{DriveError, Stopper};
+use super::loops::LoadPhase;
 use super::message::{LoadEvent, LoadPlan};
 use crate::cpus::CpuSet;
 use crate::run::phase::PhaseFacts;
@@ -59,8 +60,8 @@ fn drive(notes: &mpsc::Sender<LoadEvent>) -> Result<PhaseFacts, String> {
     make_room_for(plan.users)?;
     let stopper = Stopper::new().map_err(|error| error.to_string())?;
     watch_stdin(stopper.clone()).map_err(|error| format!("cannot watch stdin: {error}"))?;
-    Driver::prepare(plan, stopper, notes.clone())
-        .and_then(Driver::run)
+    LoadPhase::prepare(plan, stopper, notes.clone())
+        .and_then(LoadPhase::run)
         .map_err(|error: DriveError| error.to_string())
 }
 

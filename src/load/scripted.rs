@@ -2,7 +2,8 @@
 //!
 //! A server here never decides anything: what it says, and when, is the test's.
 
-use super::driver::{Driver, Stopper};
+use super::driver::Stopper;
+use super::loops::LoadPhase;
 use crate::engine::def::PromptField;
 use crate::engine::request::Draft;
 use crate::ids::Name;
@@ -54,6 +55,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
             classes: Vec::new(),
         },
         users: 1,
+        loops: 1,
         min_requests: 1,
         max_requests: None,
         min_duration_ns: 0,
@@ -169,7 +171,7 @@ pub(crate) fn run_until(
     let (notes, events) = mpsc::channel();
     let stopper = Stopper::new().unwrap();
     give_stopper(stopper.clone());
-    let facts = Driver::prepare(plan, stopper, notes).unwrap().run().unwrap();
+    let facts = LoadPhase::prepare(plan, stopper, notes).unwrap().run().unwrap();
     assert_eq!(events.iter().next(), Some(LoadEvent::Started));
     let frames = frames::read(&path).unwrap();
     assert!(!frames.torn);

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a user's requests come in the order of turns, each once.
 
+use super::loops::Share;
 use super::message::{LoadPattern, LoadPlan};
 use super::recorded::Recorded;
 use super::request::{History, RequestTemplate};
@@ -161,26 +162,34 @@ impl Maker {
 
 type Made = Result<(u32, Prepared), SupplyError>;
 
-/// The requests of all users.
-#[derive(Debug)]
-pub(crate) struct Supply {
+/// The requests of all loops: a lane for each user, or one for all requests of a schedule.
+pub(crate) struct Supplies {
+    maker: Arc<Maker>,
+    /// Made before the phase, and not dealt out yet.
     ready: Vec<VecDeque<Prepared>>,
-    /// Asks the thread for a user's turn. It ends when this is dropped.
-    ask: mpsc::Sender<(u32, u32)>,
-    made: mpsc::Receiver<Made>,
-    /// How many turns each user is kept ahead.
     ahead: u32,
+    is_open: bool,
     recorded: Option<Arc<Mutex<Recorded>>>,
 }
 
-impl Supply {
-    /// Makes the first requests, then leaves the rest to a thread, which writes `wake` whenever
-    /// it made one.
+/// The requests of one loop: its users' lanes, or its part of the one lane.
+#[derive(Debug)]
+pub(crate) struct Supply {
+    ready: Vec<VecDeque<Prepared>>,
+    /// Asks the thread for a lane's turn. It ends when this is dropped.
+    ask: mpsc::Sender<(u32, u32)>,
+    made: mpsc::Receiver<Made>,
+    /// How many turns each lane is kept ahead.
+    ahead: u32,
+}
+
+impl Supplies {
+    /// Makes the first requests.
     /// `scheduled`: the requests of an open loop, which all come from one lane.
-    pub(crate) fn start(
+    pub(crate) fn new(
         plan: &LoadPlan,
         scheduled: Option<usize>,
-        wake: Arc<EventFd>,
+        loops: u32,
     ) -> Result<Self, SupplyError> {
         let (lanes, requests) = match scheduled {
             Some(all) => (1, u32::try_from(all).unwrap_or(u32::MAX)),
@@ -203,17 +212,45 @@ impl Supply {
             classes: plan.prompts.classes.clone(),
             seed: Seed::new(plan.prompts.seed),
         };
-        let ahead = turns_ahead(lanes, requests);
+        // Of a lane that loops share, each loop is as many turns ahead as the others.
+        let ahead = turns_ahead(lanes, requests).next_multiple_of(loops.max(1));
         let ready = first_ready(&maker, lanes, ahead)?;
+        let is_open = scheduled.is_some();
+        Ok(Self { maker: Arc::new(maker), ready, ahead, is_open, recorded })
+    }
+
+    /// Deals a loop its part, and leaves what comes later to a thread, which writes `wake` whenever
+    /// it made one.
+    pub(crate) fn deal(&mut self, share: Share, wake: Arc<EventFd>) -> Result<Supply, SupplyError> {
+        let ready = if self.is_open {
+            let mine = |request: &Prepared| request.turn % share.of == share.number;
+            let (given, kept) = self.ready.drain(..).flatten().partition(mine);
+            self.ready = vec![kept];
+            vec![given]
+        } else {
+            let lanes =
+                (0..).zip(&mut self.ready).filter(|(nth, _)| nth % share.of == share.number);
+            lanes.map(|(_, lane)| std::mem::take(lane)).collect()
+        };
+        let (maker, is_open) = (Arc::clone(&self.maker), self.is_open);
+        let user = move |lane: u32| if is_open { 0 } else { share.nth(lane) };
         let (ask, asked) = mpsc::channel();
         let (send, made) = mpsc::channel();
         std::thread::Builder::new()
             .name("prompts".to_owned())
-            .spawn(move || refill(&maker, &asked, &send, &wake))
+            .spawn(move || refill(&maker, user, &asked, &send, &wake))
             .map_err(SupplyError::Thread)?;
-        Ok(Self { ready, ask, made, ahead, recorded })
+        Ok(Supply { ready, ask, made, ahead: self.ahead })
     }
 
+    /// How the phase has used its part of the data set; absent where there is none.
+    pub(crate) fn part_facts(&self) -> Option<PartFacts> {
+        let recorded = self.recorded.as_ref()?;
+        Some(recorded.lock().unwrap_or_else(PoisonError::into_inner).facts())
+    }
+}
+
+impl Supply {
     /// The user's next request, if it is there.
     pub(crate) fn take(&mut self, user: u32) -> Option<Prepared> {
         let queue = self.ready.get_mut(usize::try_from(user).ok()?)?;
@@ -221,12 +258,6 @@ impl Supply {
         // A thread that is gone has sent its error, which `collect` hands on.
         let _: Result<(), mpsc::SendError<_>> = self.ask.send((user, next.turn + self.ahead));
         Some(next)
-    }
-
-    /// How the phase has used its part of the data set; absent where there is none.
-    pub(crate) fn part_facts(&self) -> Option<PartFacts> {
-        let recorded = self.recorded.as_ref()?;
-        Some(recorded.lock().unwrap_or_else(PoisonError::into_inner).facts())
     }
 
     /// Takes in what the thread has made; the users who got something.
@@ -285,14 +316,15 @@ fn turns_ahead(users: u32, min_requests: u32) -> u32 {
 
 fn refill(
     maker: &Maker,
+    user: impl Fn(u32) -> u32,
     asked: &mpsc::Receiver<(u32, u32)>,
     send: &mpsc::Sender<Made>,
     wake: &EventFd,
 ) {
     // On Linux this is the thread's own priority. Without it the loop shares its CPU more evenly.
     let _: Result<i32, rustix::io::Errno> = rustix::process::nice(10);
-    for (user, turn) in asked {
-        let made = maker.make(user, turn).map(|prepared| (user, prepared));
+    for (lane, turn) in asked {
+        let made = maker.make(user(lane), turn).map(|prepared| (lane, prepared));
         let failed = made.is_err();
         if send.send(made).is_err() || wake.write(1).is_err() || failed {
             return;

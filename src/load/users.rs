@@ -141,9 +141,12 @@ impl Driver {
             return Ok(());
         };
         self.carry_on(id, &mut request)?;
+        // Another loop may have begun the last one meanwhile.
+        let Some(index) = self.watch.begin(now) else { return Ok(()) };
+        self.tick.sent += 1;
         let asked = Asked {
-            index: self.next_index,
-            user: id,
+            index,
+            user: self.share.nth(id),
             turn: request.turn,
             scheduled,
             prompt_tokens: request.prompt_tokens,
@@ -152,9 +155,6 @@ impl Driver {
             done_marker: self.plan.request.done_marker,
             keeps_text: request.said.is_some(),
         };
-        self.next_index += 1;
-        self.tick.sent += 1;
-        self.watch.began(now);
         let deadline = now.plus(Duration::from_nanos(self.plan.request_deadline_ns));
         let mut stream = Stream::new(&asked);
         if self.tls.is_some() {
@@ -276,7 +276,7 @@ impl Driver {
         let due = record.end.plus(think.max(backoff(user.failures)));
         self.watch.ended(record.outcome, answered, now);
         self.count(&record);
-        self.writer.put(record);
+        self.records.put(record);
         if let Some(schedule) = &mut self.schedule {
             schedule.free(id);
             return Ok(());

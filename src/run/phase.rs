@@ -52,6 +52,9 @@ pub(crate) struct ClientCost {
     /// Of the loop: below zero where it was put before others.
     #[serde(default)]
     pub(crate) niceness: Option<i32>,
+    /// Event loops, each a thread; lags are those of the worst. Absent: one, as it always was.
+    #[serde(default)]
+    pub(crate) loops: Option<u32>,
 }
 
 /// What a phase under TLS ran under.

@@ -112,6 +112,7 @@ pub(crate) fn facts(phase: &str, users: u32, times_ms: [i64; 4]) -> PhaseFacts {
             open_files: Some(20_000),
             cpus: Some(2),
             niceness: Some(-10),
+            loops: Some(1),
         },
         intended_cached: 0.0,
         dataset: None,

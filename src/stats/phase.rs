@@ -310,10 +310,12 @@ fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     a.into_iter().chain(b).max_by(f64::total_cmp)
 }
 
+/// Of the CPUs that its loops can use, which is one for each.
 fn cpu_share(facts: &PhaseFacts) -> f64 {
+    let loops = f64::from(facts.client.loops.unwrap_or(1).max(1));
     let wall_s = facts.ended.since(facts.started).as_secs_f64();
     let cpu_s = facts.client.user_cpu_s + facts.client.system_cpu_s;
-    if wall_s > 0.0 { cpu_s / wall_s } else { 0.0 }
+    if wall_s > 0.0 { cpu_s / wall_s / loops } else { 0.0 }
 }
 
 /// Absent below the floor of a p99.

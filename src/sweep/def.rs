@@ -42,6 +42,8 @@ pub(crate) struct Sweep {
     pub(crate) policy: Policy,
     /// How many trials run at once, and on which CPUs.
     pub(crate) lanes: Lanes,
+    /// Event loops of the load generator, at most.
+    pub(crate) loops: NonZeroU32,
     /// How trials own GPUs; `None`: as their engines' files say.
     pub(crate) gpu: Option<GpuPlan>,
 }

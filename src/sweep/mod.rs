@@ -3,6 +3,7 @@
 
 mod args;
 mod classes;
+mod client;
 pub(crate) mod containment;
 mod cpus;
 pub(crate) mod dataset;

@@ -7,7 +7,7 @@ use super::def::{Endpoint, Pattern, Phase, Sampling, Sweep, Variant, Workload};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
-use super::{classes, dataset, gpu, load, side, smoke, workload};
+use super::{classes, client, dataset, gpu, load, side, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -84,6 +84,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         containment,
         policy,
         lanes,
+        loops: client::loops(fields.optional("client").table().as_ref()),
         gpu,
     };
     sweep.notes.extend(dataset::notes(&sweep));

@@ -50,6 +50,9 @@ pub(super) struct BenchArguments {
     /// A closed loop of so many users; with --rate, the most that may be in flight.
     #[arg(long, required_unless_present = "rate")]
     users: Option<u32>,
+    /// Event loops of the client, each a thread; no more than it has CPUs.
+    #[arg(long, default_value_t = 1)]
+    loops: u32,
     /// An open loop: so many requests a second, whatever the server does.
     #[arg(long)]
     rate: Option<f64>,

@@ -51,6 +51,7 @@ pub(super) struct Bench {
     pub(super) backend: String,
     pub(super) model: String,
     pub(super) users: u32,
+    loops: u32,
     /// An open loop; `users` is then the most in flight.
     pub(super) open: Option<OpenLoop>,
     pub(super) burstiness: f64,
@@ -106,6 +107,7 @@ pub(super) fn bench(
         },
         model: arguments.model.clone(),
         users: users(arguments)?,
+        loops: count("--loops", arguments.loops)?.get(),
         open: open_loop(arguments)?,
         burstiness: arguments.burstiness,
         requests: arguments.requests,
@@ -276,6 +278,7 @@ impl Bench {
                 classes: Vec::new(),
             },
             users: self.users.min(self.requests.unwrap_or(u32::MAX)),
+            loops: self.loops,
             min_requests: self.requests.unwrap_or(0),
             max_requests: self.requests,
             min_duration_ns: nanoseconds(self.duration),
