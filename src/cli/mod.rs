@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "this is where people are spoken to")]
 
 mod bench;
+mod broken_pipe;
 mod calibrate;
 mod check;
 mod client;
@@ -123,6 +124,7 @@ pub fn main() -> ExitCode {
         | Command::Gpu(_)
         | Command::Service(_) => {}
     }
+    broken_pipe::is_no_fault();
     logging::start(matches!(&arguments.command, Command::Service(command) if command.is_daemon()));
     let folders = input::engine_folders(arguments.engine_folders);
     let result = match arguments.command {

@@ -57,3 +57,20 @@ fn what_is_not_a_run_is_refused_and_left_alone() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("format 99"));
     assert_eq!(fs::read_to_string(odd.join("plan.json")).unwrap(), "{\"format\": 99}");
 }
+
+#[test]
+fn whoever_stops_reading_is_no_fault() {
+    let sandbox = Sandbox::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = sandbox
+        .command(&["engines"])
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), said.as_ref()), (Some(141), ""));
+}
