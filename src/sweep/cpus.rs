@@ -80,6 +80,24 @@ pub(super) fn divided(
     }
 }
 
+/// Lanes whose threads share a core, for the reader: that is apart by number and not by silicon.
+pub(super) fn shared_cores(lanes: &[TrialCpus], machine: &Topology) -> Option<String> {
+    let of = |lane: &TrialCpus| {
+        let all = lane.engine.iter().chain(&lane.client).flat_map(CpuSet::iter);
+        CpuSet::of(all)
+    };
+    let sets: Vec<(usize, CpuSet)> =
+        (1..).zip(lanes).filter_map(|(lane, cpus)| Some((lane, of(cpus)?))).collect();
+    machine.cores.iter().find_map(|core| {
+        let on: Vec<(usize, CpuSet)> =
+            sets.iter().filter_map(|(lane, set)| Some((*lane, set.shared(core)?))).collect();
+        let [(one, its), (other, others), ..] = &on[..] else { return None };
+        Some(format!(
+            "[cpus]: lanes {one} and {other} share a core: CPUs {its} and {others} are its threads"
+        ))
+    })
+}
+
 /// One set for each lane.
 fn sets<'f>(
     field: &Field<'f>,
@@ -164,6 +182,14 @@ mod tests {
         assert_eq!(named, ["engine 1-3, client 0", "engine 5-7, client 4"]);
         let together = said("[cpus]\ntrial = ['0', '1']");
         assert_eq!(together, ["engine and client together 0", "engine and client together 1"]);
+    }
+
+    #[test]
+    fn lanes_that_share_a_core_are_told() {
+        let notes = |section: &str| sweep(&two(section)).notes;
+        let said = notes("[cpus]\ntrial = ['0-1', '2-4']");
+        assert_eq!(said, ["[cpus]: lanes 1 and 2 share a core: CPUs 0 and 4 are its threads"]);
+        assert!(notes("[cpus]\ntrial = ['0,4', '1,5']").is_empty() && notes("").is_empty());
     }
 
     #[track_caller]

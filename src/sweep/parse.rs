@@ -7,7 +7,7 @@ use super::def::{Endpoint, Pattern, Phase, Sampling, Sweep, Variant, Workload};
 use super::installed::Installed;
 use super::policy;
 use super::variants::{self, Surroundings};
-use super::{classes, client, dataset, gpu, load, side, smoke, workload};
+use super::{classes, client, cpus, dataset, gpu, load, side, smoke, workload};
 use crate::engine::def::EngineDef;
 use crate::engine::library::Library;
 use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
@@ -68,6 +68,8 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
     let containment = containment::containment(fields.optional("containment").table().as_ref());
     let policy = policy::policy(fields.optional("policy").table().as_ref());
     let lanes = side::lanes(fields, &variants, gpu.as_ref(), around.host.cpus().as_ref());
+    let shared = around.host.cpus().and_then(|cpus| cpus::shared_cores(&lanes.cpus, &cpus));
+    around.notes.borrow_mut().extend(shared);
     let mut sweep = Sweep {
         name: name?,
         seed: Seed::new(u64::try_from(seed).ok()?),

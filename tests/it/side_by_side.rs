@@ -184,6 +184,27 @@ fn ctrl_c_and_sigterm_in_mid_trial_leave_nothing_of_either() {
 }
 
 #[test]
+fn kill_9_with_two_under_way_and_resume_repeats_both() {
+    let sandbox = Sandbox::new();
+    StandIn::new(&sandbox, &two("resume"));
+    let variants = format!("{}{}", variant("a", &[]), variant("b", &[]));
+    let mut running = sandbox.start(&at_once(&variants, "2s"));
+    running.until_it_says("01-a: phase 2-users");
+    running.until_it_says("01-b: phase 2-users");
+    running.signal(9);
+    running.wait(Duration::from_secs(10));
+    let run = sandbox.resume().expect_exit(0);
+    for trial in ["01-a", "01-b"] {
+        let first = run.json(&format!("trials/{trial}/attempt-1/outcome.json"));
+        assert_eq!(first["ending"], "interrupted", "{first:#}");
+        assert_eq!(run.trial(trial)["attempts"], 2);
+        run.expect_measured(trial);
+    }
+    assert!(overlap(span(&run.trial("01-a")), span(&run.trial("01-b"))));
+    run.expect_nothing_left();
+}
+
+#[test]
 fn a_gpu_that_is_not_clean_is_nobodys_and_the_other_one_does_the_rest() {
     let sandbox = Sandbox::new();
     let standin = StandIn::new(&sandbox, &two("dirty"));
