@@ -4,8 +4,8 @@
 //! asked are read, each when its turn comes. What is kept in memory is a few bytes an entry, and
 //! the conversations under way.
 //!
-//! Invariant: what a user asks in a turn depends on the plan alone. A user's turns are asked for in
-//! their order.
+//! Invariant: what a user asks in a turn depends on the plan alone. The turns of conversations are asked
+//! for in their order; single messages in any.
 
 use super::message::PromptPlan;
 use super::supply::SupplyError;
@@ -15,8 +15,9 @@ use crate::workload::dataset::talk::{self, NoTalk, Talk};
 use crate::workload::dataset::{AnswerLength, Dataset, Part, PartFacts, Turns, described};
 use crate::workload::prompts::PromptError;
 use crate::workload::tokens::Tokens;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufReader;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ struct Fitting {
     /// Where the endpoint takes messages; else it is in the first text.
     system: Option<String>,
     system_tokens: u32,
+    /// What the engine is told before it, wherever that stands: its hash and its tokens.
+    told: Option<(u64, u32)>,
     turns: Vec<Said>,
     class: Option<String>,
 }
@@ -51,6 +54,8 @@ pub(super) struct Utterance {
     /// Of the text, and of what the engine is told before it.
     pub(super) content_tokens: u32,
     pub(super) output_tokens: u32,
+    /// What the engine is told before it, where another conversation was told the same.
+    pub(super) known_tokens: u32,
     /// What its class field says.
     pub(super) class: Option<String>,
 }
@@ -80,6 +85,8 @@ pub(super) struct Recorded {
     lanes: u32,
     /// The endpoint takes messages and not one text.
     messages: bool,
+    /// What engines were told before conversations that have begun, by their hashes.
+    told: HashSet<u64>,
 }
 
 impl Recorded {
@@ -109,7 +116,8 @@ impl Recorded {
         let part = prompts.part.unwrap_or(Part::whole(dataset.entries, prompts.seed));
         let picker = Picker::new(dataset.entries, part);
         let (ahead, cursors) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { file, places, dataset, tokens, picker, ahead, cursors, lanes, messages })
+        let told = HashSet::new();
+        Ok(Self { file, places, dataset, tokens, picker, ahead, cursors, lanes, messages, told })
     }
 
     pub(super) fn facts(&self) -> PartFacts {
@@ -120,33 +128,49 @@ impl Recorded {
         &self.tokens
     }
 
-    /// What the user says next.
-    pub(super) fn next(&mut self, user: u32) -> Result<Utterance, SupplyError> {
+    /// What the user says in this turn.
+    pub(super) fn next(&mut self, user: u32, turn: u32) -> Result<Utterance, SupplyError> {
+        let lanes = u64::from(self.lanes);
+        if self.dataset.turns == Turns::First {
+            let number = u64::from(turn) * lanes + u64::from(user);
+            let talk = self.conversation(number)?;
+            return self.utterance(&talk, 0);
+        }
         let over = |cursor: &Cursor| cursor.next >= cursor.talk.turns.len();
         let begun = self.cursors.get(&user).map(|cursor| (cursor.talks, over(cursor)));
         if begun.is_none_or(|(_, over)| over) {
             let talks = begun.map_or(0, |(talks, _)| talks + 1);
-            let number = talks * u64::from(self.lanes) + u64::from(user);
-            let talk = Arc::new(self.conversation(number)?);
+            let talk = Arc::new(self.conversation(talks * lanes + u64::from(user))?);
             self.cursors.insert(user, Cursor { talk, talks, next: 0 });
         }
-        let talks = self.dataset.turns == Turns::All;
-        let said = self.cursors.get_mut(&user).and_then(|cursor| {
-            let place = cursor.next;
+        let at = self.cursors.get_mut(&user).map(|cursor| {
             cursor.next += 1;
-            let talk = &cursor.talk;
-            let said = talk.turns.get(place)?;
-            Some(Utterance {
-                entry: talk.entry,
-                system: talk.system.clone(),
-                text: said.text.clone(),
-                place: u32::try_from(place).ok().filter(|_| talks),
-                content_tokens: said.tokens + if place == 0 { talk.system_tokens } else { 0 },
-                output_tokens: said.output_tokens,
-                class: talk.class.clone(),
-            })
+            (Arc::clone(&cursor.talk), cursor.next - 1)
         });
-        said.ok_or_else(|| self.failed("a conversation without a message".to_owned()))
+        match at {
+            Some((talk, place)) => self.utterance(&talk, place),
+            None => Err(self.failed("a conversation without a message".to_owned())),
+        }
+    }
+
+    fn utterance(&mut self, talk: &Fitting, place: usize) -> Result<Utterance, SupplyError> {
+        let said = talk.turns.get(place);
+        let said =
+            said.ok_or_else(|| self.failed("a conversation without a message".to_owned()))?;
+        let talks = self.dataset.turns == Turns::All;
+        Ok(Utterance {
+            entry: talk.entry,
+            system: talk.system.clone(),
+            text: said.text.clone(),
+            place: u32::try_from(place).ok().filter(|_| talks),
+            content_tokens: said.tokens + if place == 0 { talk.system_tokens } else { 0 },
+            output_tokens: said.output_tokens,
+            known_tokens: match talk.told.filter(|_| place == 0) {
+                Some((hash, tokens)) if !self.told.insert(hash) => tokens,
+                Some(_) | None => 0,
+            },
+            class: talk.class.clone(),
+        })
     }
 
     fn failed(&self, why: String) -> SupplyError {
@@ -202,6 +226,8 @@ impl Recorded {
 
     fn counted(&self, entry: u32, mut talk: Talk) -> Result<Result<Fitting, String>, SupplyError> {
         let mut system = talk.system.take();
+        let told_tokens = system.as_ref().map_or(Ok(0), |text| self.tokens.content(text))?;
+        let told = system.as_ref().map(|text| (hashed(text), told_tokens));
         if !self.messages
             && let (Some(before), Some((first, _))) = (&system, talk.turns.first_mut())
         {
@@ -211,7 +237,7 @@ impl Recorded {
         if self.dataset.turns == Turns::First {
             talk.turns.truncate(1);
         }
-        let system_tokens = system.as_ref().map_or(Ok(0), |text| self.tokens.content(text))?;
+        let system_tokens = if system.is_some() { told_tokens } else { 0 };
         let mut turns = Vec::with_capacity(talk.turns.len());
         let mut lengths = Vec::with_capacity(talk.turns.len());
         for (place, (text, answer)) in talk.turns.into_iter().enumerate() {
@@ -232,9 +258,15 @@ impl Recorded {
         }
         Ok(match self.dataset.filter.refuses(&lengths) {
             Some(why) => Err(why.to_owned()),
-            None => Ok(Fitting { entry, system, system_tokens, turns, class: talk.class }),
+            None => Ok(Fitting { entry, system, system_tokens, told, turns, class: talk.class }),
         })
     }
+}
+
+fn hashed(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -331,6 +363,9 @@ mod tests {
             assert_eq!(record.prompt_tokens_expected, Some(own + 3));
             assert_eq!(record.output_tokens_asked, own);
         }
+        // All are told the same two words before.
+        let known = phase.records.iter().map(|record| record.cached_tokens_meant);
+        assert_eq!(known.collect::<Vec<_>>()[..3], [Some(0), Some(2), Some(2)]);
         let lengths = bodies.iter().map(|body| body["max_tokens"].as_u64().unwrap());
         assert_eq!(
             lengths.sum::<u64>(),
@@ -365,6 +400,9 @@ mod tests {
             assert_eq!(messages.last().unwrap(), &json!({ "role": "user", "content": own }));
             assert_eq!(body["max_tokens"], entry + 1, "a later turn has its own length, too");
             assert_eq!(record.prompt_tokens_expected, None);
+            // The server says that each turn was 9 tokens and 3 were answered.
+            let known = if place > 0 { 12 } else { u32::from(record.turn > 0) * 2 };
+            assert_eq!(record.cached_tokens_meant, Some(known));
         }
     }
 

@@ -19,7 +19,7 @@ use crate::workload::prompts::{PromptError, Prompter};
 use crate::workload::schedule::OpenLoop;
 use crate::workload::shape::Shape;
 use nix::sys::eventfd::EventFd;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,6 +52,8 @@ pub(crate) struct Prepared {
     /// Which entry of the data set it asks.
     pub(crate) dataset_entry: Option<u32>,
     pub(crate) class: Option<Name>,
+    /// Prompt tokens that an earlier request had, as far as is known.
+    pub(crate) cached_tokens_meant: Option<u32>,
     pub(crate) output_tokens: u32,
     pub(crate) prompt_tokens: u32,
     /// Absent where the server's own template is around the prompt.
@@ -74,6 +76,8 @@ struct Maker {
     schedule: Option<OpenLoop>,
     classes: Vec<Class>,
     seed: Seed,
+    /// Documents that some prompt has begun with.
+    documents: Mutex<HashSet<u64>>,
 }
 
 impl Maker {
@@ -105,7 +109,7 @@ impl Maker {
         user: u32,
         turn: u32,
     ) -> Result<Prepared, SupplyError> {
-        let said = recorded.next(user)?;
+        let said = recorded.next(user, turn)?;
         let (expected, ids) = match self.prompt {
             PromptField::Text(_) => (Some(recorded.tokens().total(&said.text)?), Vec::new()),
             PromptField::TokenIds(_) => {
@@ -128,6 +132,7 @@ impl Maker {
             prompt_tokens_expected: expected,
             dataset_entry: Some(said.entry),
             class: self.class(user, turn, said.class.as_deref()),
+            cached_tokens_meant: Some(said.known_tokens),
             said: said.place.map(|place| (place, said.text)),
             system: said.system,
         })
@@ -139,6 +144,13 @@ impl Maker {
         let (prompt, output_tokens) = match own {
             Some([prompt, output]) => (prompter.prompt_of(user, turn, prompt)?, output),
             None => (prompter.prompt(user, turn)?, self.output_tokens),
+        };
+        let known = match prompter.document_of(user, turn) {
+            Some((document, tokens)) => {
+                let mut seen = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+                if seen.insert(document) { 0 } else { tokens.min(prompt.content_tokens) }
+            }
+            None => 0,
         };
         let said = prompter.place(user, turn).map(|at| (at, prompt.text.clone()));
         let (expected, ids) = match self.prompt {
@@ -152,6 +164,7 @@ impl Maker {
             system: None,
             dataset_entry: None,
             class: self.class(user, turn, None),
+            cached_tokens_meant: Some(known),
             bytes: self.template.bytes(&prompt.text, &ids, output_tokens)?,
             output_tokens,
             prompt_tokens: prompt.content_tokens,
@@ -211,6 +224,7 @@ impl Supplies {
             },
             classes: plan.prompts.classes.clone(),
             seed: Seed::new(plan.prompts.seed),
+            documents: Mutex::default(),
         };
         // Of a lane that loops share, each loop is as many turns ahead as the others.
         let ahead = turns_ahead(lanes, requests).next_multiple_of(loops.max(1));

@@ -12,7 +12,7 @@ impl Driver {
     pub(super) fn carry_on(&mut self, id: u32, request: &mut Prepared) -> Result<(), DriveError> {
         let Some((at, prompt)) = &request.said else { return Ok(()) };
         let index = usize::try_from(id).unwrap_or(usize::MAX);
-        let Some(User { history, .. }) = self.users.get_mut(index) else { return Ok(()) };
+        let Some(User { history, carried, .. }) = self.users.get_mut(index) else { return Ok(()) };
         if *at == 0 {
             history.clear();
         }
@@ -24,6 +24,8 @@ impl Driver {
         request.bytes = bytes.map_err(SupplyError::from)?;
         // What the server should count is no longer the prompt's own length.
         request.prompt_tokens_expected = None;
+        // All that the turn before it was asked and answered.
+        request.cached_tokens_meant = *carried;
         Ok(())
     }
 }

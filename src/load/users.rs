@@ -62,6 +62,8 @@ pub(crate) struct User {
     lacks_prompt: bool,
     /// Of the conversation under way.
     pub(super) history: History,
+    /// Tokens of its last turn, prompt and answer, by the server's count.
+    pub(super) carried: Option<u32>,
 }
 
 impl User {
@@ -76,6 +78,7 @@ impl User {
             has_sent: false,
             lacks_prompt: false,
             history: History::new(),
+            carried: None,
         }
     }
 
@@ -268,8 +271,11 @@ impl Driver {
         let mut record = flight.stream.into_record();
         record.dataset_entry = flight.request.dataset_entry;
         record.class = flight.request.class.take();
+        record.cached_tokens_meant = flight.request.cached_tokens_meant;
         if let Some((answer, (_, prompt))) = said.filter(|_| record.outcome.is_ok()) {
             user.history.push((prompt, answer));
+            let counted = record.prompt_tokens_reported.zip(record.output_tokens_reported);
+            user.carried = counted.map(|(prompt, answer)| prompt.saturating_add(answer));
         }
         user.failures =
             if record.outcome == RequestOutcome::Ok { 0 } else { user.failures.saturating_add(1) };

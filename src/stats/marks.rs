@@ -297,9 +297,9 @@ fn about_tokens(trial: &PhaseTrial) -> Vec<Found> {
         found.push((MarkCode::UsageMissing, detail));
     }
     let cached = tokens.cached.and_then(|cached| share(cached, tokens.prompt));
-    let limit = CACHED_LIMIT + trial.intended_cached;
-    if let Some(cached) = cached.filter(|cached| *cached > limit) {
-        let (cached, meant) = (cached * 100.0, trial.intended_cached * 100.0);
+    let meant = tokens.meant_share().unwrap_or(trial.intended_cached);
+    if let Some(cached) = cached.filter(|cached| *cached > CACHED_LIMIT + meant) {
+        let (cached, meant) = (cached * 100.0, meant * 100.0);
         let detail = format!(
             "{cached:.1} % of prompt tokens came from the server's cache; {meant:.0} % were meant to"
         );
@@ -436,6 +436,25 @@ mod tests {
                 r.iter_mut().for_each(|r| r.cached_tokens_reported = Some(5));
             },
             &[],
+        );
+        check(
+            |_, r| {
+                for record in r.iter_mut() {
+                    (record.cached_tokens_meant, record.cached_tokens_reported) =
+                        (Some(4), Some(4));
+                }
+            },
+            &[],
+        );
+        check(
+            |f, r| {
+                f.intended_cached = 1.0;
+                for record in r.iter_mut() {
+                    (record.cached_tokens_meant, record.cached_tokens_reported) =
+                        (Some(4), Some(5));
+                }
+            },
+            &[MarkCode::PrefixCacheHits],
         );
         let cut = failed(0, ms(0), RequestOutcome::Cut, "cut");
         check(|_, r| r[0] = cut.clone(), &[MarkCode::FailedRequests]);

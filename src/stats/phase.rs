@@ -16,7 +16,7 @@ use crate::stats::gpu::GpuTrial;
 use crate::stats::group::{self, GroupTrial};
 use crate::stats::marks::MarkCode;
 use crate::stats::marks_gpu;
-use crate::stats::metric::{Censoring, Distributions, Samples};
+use crate::stats::metric::{Censoring, Distributions, Samples, share};
 use crate::stats::quantile::Distribution;
 use crate::stats::request::{RequestMetrics, text_chunks};
 use crate::stats::sample::sample;
@@ -97,6 +97,9 @@ pub(crate) struct Tokens {
     /// Sum of what the server reported.
     pub(crate) prompt: u64,
     pub(crate) output: u64,
+    /// Content tokens that were asked, of these requests.
+    #[serde(default)]
+    pub(crate) prompt_asked: u64,
     /// Requests for which the server reported no output count.
     pub(crate) usage_missing: u64,
     /// The fewest prompt tokens that a request had computed, those from the cache left out.
@@ -110,6 +113,11 @@ pub(crate) struct Tokens {
     pub(crate) output_short_tokens: u64,
     /// Prompt tokens that the server says came from its cache; absent if it never says.
     pub(crate) cached: Option<u64>,
+    /// Prompt tokens that an earlier request had, of the requests for which that is known.
+    #[serde(default)]
+    pub(crate) cached_meant: u64,
+    #[serde(default)]
+    pub(crate) cached_meant_of: u64,
     /// Chunks with text: a chunk may hold several tokens.
     pub(crate) text_chunks: u64,
 }
@@ -255,6 +263,13 @@ impl Tokens {
         for record in records.iter().filter(|record| record.outcome == RequestOutcome::Ok) {
             got.text_chunks += count(text_chunks(record).len());
             got.prompt += u64::from(record.prompt_tokens_reported.unwrap_or(0));
+            got.prompt_asked += u64::from(record.prompt_tokens_asked);
+            if let (Some(meant), Some(prompt)) =
+                (record.cached_tokens_meant, record.prompt_tokens_reported)
+            {
+                got.cached_meant += u64::from(meant.min(prompt));
+                got.cached_meant_of += u64::from(prompt);
+            }
             let computed = record.prompt_tokens_reported.map(|prompt| {
                 u64::from(prompt.saturating_sub(record.cached_tokens_reported.unwrap_or(0)))
             });
@@ -280,6 +295,9 @@ impl Tokens {
 
     pub(crate) fn add(&mut self, other: &Self) {
         self.prompt += other.prompt;
+        self.prompt_asked += other.prompt_asked;
+        self.cached_meant += other.cached_meant;
+        self.cached_meant_of += other.cached_meant_of;
         self.prompt_computed_least = least(self.prompt_computed_least, other.prompt_computed_least);
         self.output += other.output;
         self.usage_missing += other.usage_missing;
@@ -292,6 +310,11 @@ impl Tokens {
             (Some(a), Some(b)) => Some(a + b),
             (a, b) => a.or(b),
         };
+    }
+
+    /// The share of prompt tokens that an earlier request had; absent where that is not known.
+    pub(crate) fn meant_share(&self) -> Option<f64> {
+        share(self.cached_meant, self.cached_meant_of)
     }
 
     /// Output tokens, where the server counted them all.

@@ -159,17 +159,26 @@ impl Prompter {
         Ok(None)
     }
 
-    /// The words that a prompt begins with, drawn for the document that the seed picks. A word is
-    /// a token, so the share of words is that of tokens.
-    fn document(&self, seed: Seed) -> Vec<&str> {
-        let Shape::Rag { shared, documents } = self.shape else { return Vec::new() };
+    /// Which document this user's turn begins with, and how many tokens of it; absent where prompts
+    /// have none.
+    pub(crate) fn document_of(&self, user: u32, turn: u32) -> Option<(u64, u32)> {
+        self.document_at(self.seed.nth(user.into()).nth(turn.into()))
+    }
+
+    /// A word is a token, so the share of words is that of tokens.
+    fn document_at(&self, seed: Seed) -> Option<(u64, u32)> {
+        let Shape::Rag { shared, documents } = self.shape else { return None };
         let pool = usize::try_from(documents).unwrap_or(1);
         let picked = seed.branch("document").stream().below(pool);
-        let number = u64::try_from(picked).unwrap_or(0);
-        let mut stream = self.seed.branch("documents").nth(number).stream();
         let words = (f64::from(self.tokens) * shared).round();
-        let words = format!("{words:.0}").parse().unwrap_or(0);
-        (0..words).map(|_: u32| self.word(&mut stream)).collect()
+        Some((u64::try_from(picked).unwrap_or(0), format!("{words:.0}").parse().unwrap_or(0)))
+    }
+
+    /// The words that a prompt begins with, drawn for the document that the seed picks.
+    fn document(&self, seed: Seed) -> Vec<&str> {
+        let Some((number, words)) = self.document_at(seed) else { return Vec::new() };
+        let mut stream = self.seed.branch("documents").nth(number).stream();
+        (0..words).map(|_| self.word(&mut stream)).collect()
     }
 
     fn word(&self, stream: &mut Stream) -> &str {

@@ -268,3 +268,25 @@ fn a_ramp_is_followed_and_each_stage_has_its_figures() {
     assert!(parts["ramp_s"].as_f64().unwrap() >= 1.0, "the ramp is no part of it: {parts:#}");
     assert!(run.report().contains("Stages of open loops"), "{}", run.report());
 }
+
+#[test]
+fn what_a_cache_knows_is_set_against_what_it_was_meant_to_know() {
+    let sandbox = Sandbox::new();
+    let rag = "kind = \"rag\"\nprompt_tokens = 128\nshared = 0.5\ndocuments = 2\noutput_tokens = 4";
+    let phases = "[[phases]]\nname = \"a\"\nusers = 2\nmin_requests = 40\n";
+    let cached = "[[variants]]\nname = \"cached\"\nengine = \"sim\"\n\
+                  params = { step-ms = 1.0, prefix-cache = true }\n\n";
+    let text = asking(rag, phases, cached);
+    let run = sandbox.run(&text).expect_exit(0);
+    let cell = phase(&run, "a");
+    let tokens = &cell["tokens"];
+    let [cached, meant, prompt] = ["cached", "cached_meant", "prompt"]
+        .map(|key| f64::from(u32::try_from(tokens[key].as_u64().unwrap()).unwrap()));
+    // Half of a prompt is its document, but for the first of each; an engine keeps whole blocks.
+    assert!((0.44..0.51).contains(&(meant / prompt)), "{tokens:#}");
+    assert!(cached <= meant && cached > 0.7 * meant, "{tokens:#}");
+    assert_eq!(tokens["prompt_mismatched"], 0, "{tokens:#}");
+    assert!(tokens["prompt_compared"].as_u64() == cell["requests"]["ok"].as_u64(), "{tokens:#}");
+    let report = run.report();
+    assert!(report.contains("## Tokens") && !report.contains("prefix_cache_hits"), "{report}");
+}

@@ -21,6 +21,7 @@ mod smoke;
 mod speed;
 mod status;
 mod throughput;
+mod tokens;
 mod trials;
 mod validity;
 mod windows;
@@ -55,6 +56,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     Section { title: "GPU and energy", render: gpu::blocks },
     Section { title: "Trial by trial", render: trials::blocks },
     Section { title: "Requests by class", render: requests::blocks },
+    Section { title: "Tokens", render: tokens::blocks },
     Section { title: "Data set", render: dataset::blocks },
     Section { title: "What really ran", render: really::blocks },
     Section { title: "Inside the engines", render: inside::blocks },
