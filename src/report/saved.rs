@@ -7,6 +7,8 @@
 
 use crate::run::phase::PhaseFacts;
 use crate::run::record::{RequestOutcome, RequestRecord};
+use crate::run::slo::Slo;
+use crate::stats::goodput::goodput;
 use crate::stats::pool::Plain;
 use crate::stats::request::{RequestMetrics, gaps, text_chunks};
 use crate::units::{MonoNs, count_f64, ns_to_ms};
@@ -27,6 +29,8 @@ pub(crate) struct SavedSetup<'a> {
     pub(crate) rate: Option<f64>,
     pub(crate) burstiness: f64,
     pub(crate) users: Option<u32>,
+    /// What goodput is counted by.
+    pub(crate) slo: Option<Slo>,
     /// What the common fields have no place for.
     pub(crate) more: Value,
 }
@@ -42,6 +46,8 @@ pub(crate) fn saved(
     let whole: Vec<&RequestRecord> =
         records.iter().filter(|record| record.outcome == RequestOutcome::Ok).collect();
     fields.extend(totals(facts, records, &whole));
+    let good = setup.slo.and_then(|slo| goodput(&slo, facts, records).per_s);
+    fields.insert("request_goodput".to_owned(), json!(good));
     for (name, values) in latencies(&whole) {
         fields.extend(figures(name, values));
     }
@@ -95,7 +101,6 @@ fn totals(
         "total_input_tokens": input,
         "total_output_tokens": output,
         "request_throughput": per_second(completed),
-        "request_goodput": null,
         "output_throughput": per_second(output),
         "total_token_throughput": per_second(input + output),
         "max_output_tokens_per_s": most_in_a_second(whole),
@@ -208,6 +213,7 @@ mod tests {
             rate: None,
             burstiness: 1.0,
             users: Some(2),
+            slo: Some(Slo { ttft_ms: Some(150.0), ..Slo::default() }),
             more: json!({}),
         };
         saved(&setup, &facts, &records, detailed)
@@ -233,6 +239,8 @@ mod tests {
             ("mean_tpot_ms", json!(100.0)),
             ("mean_itl_ms", json!(350.0)),
             ("max_output_tokens_per_s", json!(5.0)),
+            // One of the two whole requests, in two seconds.
+            ("request_goodput", json!(0.5)),
             ("max_concurrent_requests", json!(2)),
             ("output_lens", json!([3, 3, 0])),
             ("ttfts", json!([0.1, 0.2, null])),
@@ -254,10 +262,17 @@ mod tests {
             rate: Some(2.5),
             burstiness: 0.5,
             users: None,
+            slo: None,
             more: Value::Null,
         };
         let got = saved(&setup, &facts, &[], false);
-        for key in ["p99_ttft_ms", "mean_itl_ms", "output_throughput", "max_concurrency"] {
+        for key in [
+            "p99_ttft_ms",
+            "mean_itl_ms",
+            "output_throughput",
+            "max_concurrency",
+            "request_goodput",
+        ] {
             assert_eq!(got[key], Value::Null, "{key}");
         }
         assert_eq!((&got["completed"], &got["request_rate"]), (&json!(0), &json!(2.5)));

@@ -3,8 +3,11 @@
 //! Invariant: what did not come whole kept to nothing, and a time that is not known is not within a
 //! limit; only TPOT does not exist for a single token, and is then not missed.
 
+use crate::run::phase::PhaseFacts;
+use crate::run::record::RequestRecord;
 use crate::run::slo::Slo;
 use crate::stats::request::RequestMetrics;
+use crate::units::{PerSecond, count_f64};
 
 /// The time is known and over its limit.
 pub(crate) fn is_over(limit: Option<f64>, ms: Option<f64>) -> bool {
@@ -19,6 +22,23 @@ pub(crate) fn met(slo: &Slo, metrics: &RequestMetrics) -> bool {
     within(slo.ttft_ms, metrics.ttft_ms)
         && !is_over(slo.tpot_ms, metrics.tpot_ms)
         && within(slo.e2el_ms, metrics.e2el_ms)
+}
+
+/// Requests within all limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Goodput {
+    pub(crate) sent: u64,
+    pub(crate) met: u64,
+    /// Of the whole phase; absent if that is no time.
+    pub(crate) per_s: Option<f64>,
+}
+
+pub(crate) fn goodput(slo: &Slo, facts: &PhaseFacts, records: &[RequestRecord]) -> Goodput {
+    let whole = records.iter().filter_map(RequestMetrics::of);
+    let met = whole.filter(|metrics| met(slo, metrics)).count() as u64;
+    let duration = facts.ended.since(facts.started);
+    let per_s = PerSecond::over(count_f64(met), duration).map(PerSecond::get);
+    Goodput { sent: records.len() as u64, met, per_s }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use super::def::{Pattern, Phase, Sweep, Workload};
 use super::load::MOST_TOKENS;
 use super::variants::Surroundings;
 use crate::engine::def::Endpoint;
+use crate::form::host::Host;
 use crate::form::{Field, Fields};
 use crate::ids::Name;
 use crate::run::slo::Class;
@@ -101,25 +102,21 @@ fn filter(
     let prompt = bounds(&fields.optional("prompt_tokens"), PROMPT);
     let answers = fields.optional("answer_tokens");
     let total = fields.optional("total_tokens");
-    let fixed = match length {
-        Some(AnswerLength::Fixed(tokens)) => tokens,
-        Some(AnswerLength::Recorded) | None => 0,
-    };
+    let length = length.unwrap_or(AnswerLength::Recorded);
     let total_max = if total.is_there() {
         total.count(MOST_TOKENS).map(NonZeroU32::get)
     } else {
-        let talks = if turns == Some(Turns::All) { TURNS } else { 1 };
-        let one = |prompt: Bounds| prompt.max.saturating_add(fixed.max(ANSWER_MAX));
-        prompt.map(|prompt| one(prompt).saturating_mul(talks).min(MOST_TOKENS))
+        let turns = turns.unwrap_or(Turns::First);
+        prompt.map(|prompt| total_max(prompt, length, turns))
     };
-    let answer = if fixed == 0 {
+    let answer = if length == AnswerLength::Recorded {
         bounds(&answers, Bounds { min: LEAST, max: total_max.unwrap_or(MOST_TOKENS) })
     } else {
         if answers.is_there() {
             let help = "`output_tokens = \"recorded\"` makes answers as long as the recorded ones";
             answers.problem("all answers have the one length", Some(help.to_owned()));
         }
-        Some(Bounds { min: 1, max: MOST_TOKENS })
+        Some(ANY)
     };
     Some(Filter { prompt: prompt?, answer: answer?, total_max: total_max? })
 }
@@ -182,6 +179,65 @@ impl Looked {
     }
 }
 
+fn scanned(path: &Path, host: &dyn Host, class_field: Option<&str>) -> Result<Looked, String> {
+    let mut looked = Looked::default();
+    let failed = |why: String| format!("the data set {}: {why}", path.display());
+    let (bytes, reader) = host.open(path).map_err(|error| failed(error.to_string()))?;
+    looked.bytes = bytes;
+    scan(reader, |place, json| looked.at(place, talk(json, class_field)))
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(looked)
+}
+
+/// A data set with the usual lengths, for whoever has no sweep; why it cannot be used, with its lines.
+pub(crate) fn usual(
+    path: &Path,
+    host: &dyn Host,
+    turns: Turns,
+    length: AnswerLength,
+) -> Result<Dataset, String> {
+    let looked = scanned(path, host, None)?;
+    if looked.wrong_in_all > 0 {
+        let each = looked.wrong.iter().map(|(line, why)| format!("line {line}: {why}"));
+        let (all, of) = (looked.wrong_in_all, looked.entries);
+        let lines = each.collect::<Vec<_>>().join("\n  ");
+        return Err(format!("{}: {all} of {of} entries are wrong\n  {lines}", path.display()));
+    }
+    if looked.usable() == 0 {
+        return Err(format!("the data set {}: no entry can be used", path.display()));
+    }
+    let total_max = total_max(PROMPT, length, turns);
+    let answer = match length {
+        AnswerLength::Fixed(_) => ANY,
+        AnswerLength::Recorded => Bounds { min: LEAST, max: total_max },
+    };
+    Ok(Dataset {
+        path: path.to_owned(),
+        bytes: looked.bytes,
+        entries: looked.entries,
+        turns,
+        length,
+        filter: Filter { prompt: PROMPT, answer, total_max },
+        class_field: None,
+        unusable: looked.unusable,
+    })
+}
+
+const ANY: Bounds = Bounds { min: 1, max: MOST_TOKENS };
+
+/// Without other word.
+fn total_max(prompt: Bounds, length: AnswerLength, turns: Turns) -> u32 {
+    let answer = match length {
+        AnswerLength::Fixed(tokens) => tokens.max(ANSWER_MAX),
+        AnswerLength::Recorded => ANSWER_MAX,
+    };
+    let talks = match turns {
+        Turns::First => 1,
+        Turns::All => TURNS,
+    };
+    prompt.max.saturating_add(answer).saturating_mul(talks).min(MOST_TOKENS)
+}
+
 fn look_through(
     field: &Field<'_>,
     path: &Path,
@@ -190,17 +246,13 @@ fn look_through(
     class_field: Option<&str>,
 ) -> Option<Looked> {
     let shown = path.display();
-    let mut looked = Looked::default();
-    let scanned =
-        around.host.open(path).map_err(|error| error.to_string()).and_then(|(bytes, reader)| {
-            looked.bytes = bytes;
-            scan(reader, |place, json| looked.at(place, talk(json, class_field)))
-                .map_err(|error| error.to_string())
-        });
-    if let Err(why) = scanned {
-        field.problem(format!("the data set {shown}: {why}"), None);
-        return None;
-    }
+    let mut looked = match scanned(path, around.host, class_field) {
+        Ok(looked) => looked,
+        Err(why) => {
+            field.problem(why, None);
+            return None;
+        }
+    };
     if skip_wrong {
         if looked.wrong_in_all > 0 {
             looked.unusable.insert(WRONG.to_owned(), looked.wrong_in_all);

@@ -170,3 +170,42 @@ fn nobody_there_and_wrong_words_are_said() {
     let (code, said) = refused(&["--url", "http://127.0.0.1:9"]);
     assert_eq!(code, Some(1), "a server that is not there is a result, not a mistake: {said}");
 }
+
+#[test]
+fn a_data_set_is_asked_and_goodput_counted() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let tokenizer = sim_tokenizer();
+    let set = repository().join("examples/conversations.jsonl");
+    let file = sandbox.path().join("result.json");
+    let bench = |more: &[&str]| {
+        let mut arguments = vec!["bench", "--url", &server.url, "--model", "sim", "--users", "2"];
+        arguments.extend(["--requests", "6", "--warmup", "2", "--endpoint", "chat"]);
+        arguments.extend(["--tokenizer", tokenizer.to_str().unwrap()]);
+        arguments.extend(["--save-result", file.to_str().unwrap()]);
+        arguments.extend(more);
+        let output = sandbox.command(&arguments).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let set = set.to_str().unwrap();
+    let (code, said) = bench(&["--dataset", set, "--goodput", "ttft:60000", "e2el:60000"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("16 entries of conversations.jsonl"), "{said}");
+    assert!(said.contains("6 of 6 within TTFT 60000 ms, E2EL 60000 ms"), "{said}");
+    let result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(result["completed"], 6);
+    assert_eq!(result["request_goodput"], result["request_throughput"]);
+    assert_eq!(result["sweepd"]["tokens"]["output_short"], 0, "{result:#}");
+    let (code, said) = bench(&["--dataset", set, "--whole-conversations", "--output-tokens", "5"]);
+    assert_eq!(code, Some(0), "{said}");
+    let result: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(result["total_output_tokens"], 30);
+
+    let bad = sandbox.write("bad.jsonl", "{\"prompt\": \"a\"}\n{\"prompt\": 1}\n");
+    let (code, said) = bench(&["--dataset", bad.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("line 2: `prompt` is no text"), "{said}");
+    let (code, said) = bench(&["--dataset", set, "--goodput", "itl:5"]);
+    assert_eq!((code, said.contains("none of ttft, tpot and e2el")), (Some(2), true), "{said}");
+}

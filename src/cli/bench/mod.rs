@@ -65,10 +65,20 @@ pub(super) struct BenchArguments {
     /// Send for so long, such as 30s; what is under way then comes to its end.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<std::time::Duration>,
-    #[arg(long)]
-    prompt_tokens: u32,
-    #[arg(long)]
-    output_tokens: u32,
+    #[arg(long, required_unless_present = "dataset")]
+    prompt_tokens: Option<u32>,
+    /// With --dataset and without this, answers are as long as the recorded ones.
+    #[arg(long, required_unless_present = "dataset")]
+    output_tokens: Option<u32>,
+    /// Ask what people once asked: ShareGPT, OpenAI chat lines, or prompts; JSON lines or one array.
+    #[arg(long, value_name = "FILE", requires = "tokenizer", conflicts_with = "prompt_tokens")]
+    dataset: Option<PathBuf>,
+    /// Whole conversations, with the server's own answers carried on, not only first messages.
+    #[arg(long, requires = "dataset", conflicts_with = "rate")]
+    whole_conversations: bool,
+    /// Count requests within all of these limits, in ms: ttft:500 tpot:50 e2el:20000.
+    #[arg(long, value_name = "TIME:MS", num_args = 1.., value_parser = plan::limit)]
+    goodput: Vec<plan::Limit>,
     /// Requests before the measured ones, with prompts of their own.
     #[arg(long, default_value_t = 0)]
     warmup: u32,
@@ -206,6 +216,7 @@ fn setup<'a>(bench: &'a Bench, data: &PhaseData, cell: &Cell) -> SavedSetup<'a> 
         rate: bench.rate(),
         burstiness: bench.burstiness,
         users: bench.open.is_none().then_some(bench.users),
+        slo: bench.slo,
         more: show::facts(bench, data, cell),
     }
 }

@@ -8,8 +8,11 @@ use crate::ids::Name;
 use crate::load::message::{LoadPattern, LoadPlan, PromptPlan, RequestPlan};
 use crate::load::peer::{Peer, TlsPlan};
 use crate::run::record::RequestRecord;
+use crate::run::slo::Slo;
 use crate::seed::Seed;
+use crate::sweep::dataset;
 use crate::units::{count_f64, nanoseconds};
+use crate::workload::dataset::{AnswerLength, Dataset, Part, Turns};
 use crate::workload::schedule::{Arrivals, OpenLoop};
 use crate::workload::shape::Shape;
 use std::collections::BTreeMap;
@@ -59,6 +62,10 @@ pub(super) struct Bench {
     duration: Duration,
     pub(super) prompt_tokens: u32,
     pub(super) output_tokens: u32,
+    /// What is asked, where it is not random words.
+    pub(super) dataset: Option<Dataset>,
+    /// What goodput is counted by.
+    pub(super) slo: Option<Slo>,
     warmup: u32,
     pub(super) length: PromptLength,
     seed: Seed,
@@ -80,8 +87,12 @@ pub(super) fn bench(
             own.force_length.clear();
         }
     }
-    count("--prompt-tokens", arguments.prompt_tokens)?;
-    let output_tokens = count("--output-tokens", arguments.output_tokens)?;
+    let dataset = dataset(arguments)?;
+    let longest = dataset.as_ref().map(|set| set.filter);
+    let prompt_tokens = arguments.prompt_tokens.or(longest.map(|filter| filter.prompt.max));
+    let prompt_tokens = count("--prompt-tokens", prompt_tokens.unwrap_or(0))?.get();
+    let output_tokens = arguments.output_tokens.or(longest.map(|filter| filter.answer.max));
+    let output_tokens = count("--output-tokens", output_tokens.unwrap_or(0))?;
     if let Some(requests) = arguments.requests {
         count("--requests", requests)?;
     }
@@ -112,8 +123,10 @@ pub(super) fn bench(
         burstiness: arguments.burstiness,
         requests: arguments.requests,
         duration: arguments.duration.unwrap_or_default(),
-        prompt_tokens: arguments.prompt_tokens,
-        output_tokens: arguments.output_tokens,
+        prompt_tokens,
+        output_tokens: output_tokens.get(),
+        dataset,
+        slo: slo(&arguments.goodput),
         warmup: arguments.warmup,
         length: match tokenizer {
             Some(tokenizer) => PromptLength::Exact { tokenizer },
@@ -123,6 +136,40 @@ pub(super) fn bench(
         request_deadline: arguments.request_deadline,
         stall: arguments.stall_deadline,
     })
+}
+
+/// The data set's file, looked through.
+fn dataset(arguments: &BenchArguments) -> Result<Option<Dataset>, Refused> {
+    let Some(path) = &arguments.dataset else { return Ok(None) };
+    let turns = if arguments.whole_conversations { Turns::All } else { Turns::First };
+    let length = arguments.output_tokens.map_or(AnswerLength::Recorded, AnswerLength::Fixed);
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+    let set = dataset::usual(&path, &input::disk(), turns, length);
+    set.map(Some).map_err(|why| Refused::Argument { name: "--dataset", why })
+}
+
+/// A time by its name, and its limit in ms.
+pub(super) type Limit = (String, f64);
+
+/// `ttft:500`.
+pub(super) fn limit(text: &str) -> Result<Limit, String> {
+    let (name, ms) = text.split_once(':').ok_or("such as ttft:500")?;
+    let ms: f64 = ms.parse().map_err(|_| format!("{ms:?} is no number of ms"))?;
+    if !["ttft", "tpot", "e2el"].contains(&name) {
+        return Err(format!("{name:?} is none of ttft, tpot and e2el"));
+    }
+    if ms.is_finite() && ms > 0.0 {
+        Ok((name.to_owned(), ms))
+    } else {
+        Err("must be above 0".into())
+    }
+}
+
+fn slo(limits: &[Limit]) -> Option<Slo> {
+    // Of one that is given twice the last counts.
+    let of = |name: &str| limits.iter().rev().find(|(other, _)| other == name).map(|(_, ms)| *ms);
+    let slo = Slo { ttft_ms: of("ttft"), tpot_ms: of("tpot"), e2el_ms: of("e2el") };
+    (!limits.is_empty()).then_some(slo)
 }
 
 /// Of a closed loop, or the most that an open one may have in flight.
@@ -272,9 +319,12 @@ impl Bench {
                     PromptLength::Words { .. } => None,
                 },
                 prompt_tokens: self.words(),
-                shape: Shape::Random,
+                shape: match &self.dataset {
+                    Some(set) => Shape::Dataset(Box::new(set.clone())),
+                    None => Shape::Random,
+                },
                 seed: self.seed.branch(name).value(),
-                part: None,
+                part: self.dataset.as_ref().map(|set| self.part(set.entries, name)),
                 classes: Vec::new(),
             },
             users: self.users.min(self.requests.unwrap_or(u32::MAX)),
@@ -290,6 +340,14 @@ impl Bench {
             records: scratch.join(format!("{name}.frames")),
             phase,
         }
+    }
+
+    /// The warm-up's own entries, or all others.
+    fn part(&self, entries: u32, name: &str) -> Part {
+        let warm = self.warmup.min(entries / 2);
+        let (from, count) =
+            if name == MEASURED { (warm, entries - warm) } else { (0, warm.max(1)) };
+        Part { seed: self.seed.branch("dataset").value(), from, count, used: 0 }
     }
 
     fn pattern(&self, name: &str, scratch: &Path) -> LoadPattern {

@@ -6,9 +6,11 @@ use crate::ids::{Name, wire_name};
 use crate::report::figures_table;
 use crate::stats::cell::Cell;
 use crate::stats::data::{PhaseData, PhasePlan};
+use crate::stats::goodput::goodput;
 use crate::stats::marks::{self, Mark, MarkCode};
 use crate::stats::phase::PhaseTrial;
 use crate::units::count_f64;
+use crate::workload::dataset::described;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -51,6 +53,13 @@ pub(super) fn result(bench: &Bench, data: &PhaseData, cell: &Cell) -> String {
     for line in under_tls::lines(data) {
         let _infallible = writeln!(text, "{line}");
     }
+    if let Some(slo) = &bench.slo {
+        let good = goodput(slo, &data.facts, &data.records);
+        let per_s = good.per_s.map_or_else(|| "–".to_owned(), |rate| format!("{rate:.2}"));
+        let (met, sent, limits) = (good.met, good.sent, slo.describe());
+        let _infallible =
+            writeln!(text, "goodput: {per_s} requests/s, {met} of {sent} within {limits}");
+    }
     for error in &cell.requests.errors {
         let said = error.error.as_deref().unwrap_or("no word");
         let _infallible =
@@ -91,10 +100,20 @@ fn counted(data: &PhaseData) -> Option<f64> {
 
 fn prompt_length(bench: &Bench, data: &PhaseData) -> String {
     let asked = bench.prompt_tokens;
+    let dataset = bench.dataset.as_ref().zip(data.facts.dataset.as_ref());
     let server = counted(data).map_or_else(
         || "the server did not count".to_owned(),
         |mean| format!("the server counted {mean:.1} on average"),
     );
+    if let Some((set, part)) = dataset {
+        let left_out = described(&part.left_out);
+        let left_out = if left_out.is_empty() { "none".to_owned() } else { left_out };
+        let (fitting, looked_at) = (part.fitting, part.looked_at);
+        return format!(
+            "prompts: {}; of {looked_at} looked at {fitting} fit, left out: {left_out}; {server}",
+            set.describe()
+        );
+    }
     match &bench.length {
         PromptLength::Exact { .. } => format!("prompts: exactly {asked} tokens; {server}"),
         PromptLength::Words { tokens_per_word, learnt } => {
