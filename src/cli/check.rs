@@ -125,6 +125,13 @@ fn show(sweep: &Sweep, forecast: &Forecast, launches: Option<&Launches>) {
     if let Some(workload) = sweep.workload.shape.describe() {
         println!("  workload: {workload}");
     }
+    for class in &sweep.classes {
+        let share = class.share.map_or_else(
+            || format!("where it says {:?}", class.value),
+            |share| format!("{} % of the requests", (share * 1e4).round() / 1e2),
+        );
+        println!("  class {}: {share}, within {}", class.name, class.slo.describe());
+    }
     for phase in &sweep.phases {
         let Pattern::Search(search) = &phase.pattern else { continue };
         let each = humantime::format_duration(phase.min_duration);

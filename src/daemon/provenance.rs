@@ -7,7 +7,6 @@ use crate::run::provenance::{ModelFiles, Provenance, StandsOn};
 use crate::store::dirs::RunDir;
 use crate::store::files::{self, StoreError};
 use crate::store::fingerprint;
-use crate::workload::shape::Shape;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -37,10 +36,7 @@ async fn gather(order: &Order) -> Provenance {
         });
         models.insert(variant.model.path.clone());
     }
-    let data = match &order.sweep.workload.shape {
-        Shape::Dataset(set) => vec![set.path.clone()],
-        _ => Vec::new(),
-    };
+    let data = order.sweep.data.clone();
     // Reading samples of many large files from a slow disk takes a while.
     let read = tokio::task::spawn_blocking(move || {
         let files = |path: PathBuf| ModelFiles { files: fingerprint::model(&path), path };

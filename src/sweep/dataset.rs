@@ -52,7 +52,7 @@ pub(super) fn read(
     let class_field = classes::field_of(fields, classes);
     let skip = fields.optional("skip_wrong").boolean().unwrap_or(false);
     let file = fields.required("path");
-    let path = file.text().map(|text| around.path(&text));
+    let path = file.text().map(|text| around.data_file(&text));
     let looked = path
         .as_deref()
         .and_then(|path| look_through(&file, path, skip, around, class_field.as_deref()));

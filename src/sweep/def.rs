@@ -38,6 +38,8 @@ pub(crate) struct Sweep {
     pub(crate) deadlines: Deadlines,
     /// What could not be checked beforehand, for the reader.
     pub(crate) notes: Vec<String>,
+    /// Files that requests are taken from: data sets, traces, lists of lengths.
+    pub(crate) data: Vec<PathBuf>,
     pub(crate) containment: Containment,
     pub(crate) policy: Policy,
     /// How many trials run at once, and on which CPUs.

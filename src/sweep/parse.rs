@@ -14,7 +14,6 @@ use crate::engine::request::{SAMPLING, sampling_field, sampling_names};
 use crate::form::host::Host;
 use crate::form::{self, Field, Fields, Problems, did_you_mean};
 use crate::seed::Seed;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -34,8 +33,8 @@ pub(crate) fn parse(
     form::read(file, text, |_, fields| {
         fields.schema_is_known(SCHEMA).then_some(())?;
         let folder = host.absolute(file).parent().unwrap_or(Path::new("/")).to_owned();
-        let notes = RefCell::default();
-        sweep(fields, &Surroundings { folder, library, host, installed, notes })
+        let (notes, data) = Default::default();
+        sweep(fields, &Surroundings { folder, library, host, installed, notes, data })
     })
 }
 
@@ -83,6 +82,7 @@ fn sweep(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Sweep> {
         phases: at_least_one(phases)?,
         deadlines,
         notes: around.notes.take(),
+        data: around.data.take().into_iter().collect(),
         containment,
         policy,
         lanes,

@@ -33,7 +33,7 @@ pub(super) fn read(
     let class_field = classes::field_of(fields, classes);
     let field = fields.required("trace");
     let entries = field.text().and_then(|text| {
-        let path = around.path(&text);
+        let path = around.data_file(&text);
         let read = around.host.read(&path).map_err(|error| error.to_string());
         match read.and_then(|text| {
             trace::parse(&text, class_field.as_deref()).map_err(|error| error.to_string())

@@ -14,7 +14,7 @@ use crate::ids::Name;
 use crate::physics::gpu::Hardware;
 use crate::secrets;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,12 +27,21 @@ pub(super) struct Surroundings<'a> {
     pub(super) installed: &'a dyn Installed,
     /// What could not be checked.
     pub(super) notes: RefCell<Vec<String>>,
+    /// Files that requests are taken from.
+    pub(super) data: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Surroundings<'_> {
     /// A path of the sweep file, made absolute.
     pub(super) fn path(&self, text: &str) -> PathBuf {
         self.host.absolute(&self.folder.join(text))
+    }
+
+    /// The same of a file that requests are taken from.
+    pub(super) fn data_file(&self, text: &str) -> PathBuf {
+        let path = self.path(text);
+        self.data.borrow_mut().insert(path.clone());
+        path
     }
 }
 

@@ -158,7 +158,7 @@ fn empirical(fields: &Fields<'_>, around: &Surroundings<'_>) -> Option<Lengths> 
 const WRONG_LINES: usize = 20;
 
 fn lengths_of_file(field: &Field<'_>, around: &Surroundings<'_>) -> Option<Vec<u32>> {
-    let path = around.path(&field.text()?);
+    let path = around.data_file(&field.text()?);
     let text = match around.host.read(&path) {
         Ok(text) => text,
         Err(error) => {

@@ -30,6 +30,8 @@ fn a_trace_is_played_at_its_times_and_with_its_lengths() {
     assert_eq!(cell["tokens"]["output_short"], 0, "{cell:#}");
     assert_eq!(cell["tokens"]["prompt_mismatched"], 0, "{cell:#}");
     assert!(cell["tokens"]["prompt"].as_u64().unwrap() >= (5..25).sum::<u64>(), "{cell:#}");
+    let data = &run.json("provenance.json")["data"];
+    assert_eq!(data[0]["files"][0]["name"], "burst.csv", "{data:#}");
     let report = fs::read_to_string(run.dir.join("report.md")).unwrap();
     assert!(report.contains("20 requests at the times of a trace"), "{report}");
 }

@@ -237,6 +237,10 @@ fn a_field_of_what_is_asked_names_the_class() {
     let random = "kind = \"random\"\nprompt_tokens = 16\noutput_tokens = 8";
     let played = "[[phases]]\nname = \"a\"\ntrace = \"trace.csv\"\nspeed_up = 20\nclass_field = \"Log Type\"\n\n";
     let text = format!("{}{classes}", asking(random, played, &variant("good", &[])));
+    let file = other.write("played.toml", &text);
+    let done = other.command(&["check"]).arg(&file).output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert!(said.contains("class first: where it says \"gold\", within TTFT 20000 ms"), "{said}");
     let run = other.run(&text).expect_exit(0);
     let cell = phase(&run, "a");
     assert_eq!((sent(&cell, 0), sent(&cell, 1)), (4, 16), "{cell:#}");

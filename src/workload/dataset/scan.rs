@@ -331,6 +331,14 @@ mod tests {
         check("[1, \"a,]\" , null]", &[(1, "1"), (1, "\"a,]\""), (1, "null")]);
     }
 
+    proptest::proptest! {
+        /// However it is read: `entries` compares.
+        #[test]
+        fn any_text_has_the_same_entries_however_it_is_read(text in "[\\[\\]{}\",:a\\\\ \n]{0,60}") {
+            entries(&text).ok();
+        }
+    }
+
     #[test]
     fn a_mark_of_the_byte_order_is_no_part_of_it() {
         check("\u{feff}{\"a\": 1}\n", &[(1, "{\"a\": 1}")]);

@@ -247,6 +247,15 @@ mod tests {
         assert_eq!(talk(b"{\"prompt\": \"\xff\"}", None), Err(wrong("it is not UTF-8")));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_change_of_an_entry_makes_it_panic(at in 0..100_usize, text in "\\PC{0,5}") {
+            let right = r#"{"messages": [{"role": "user", "content": [{"text": "a"}]}, {"role": "assistant", "content": "b"}], "t": 1}"#;
+            let changed = format!("{}{text}{}", &right[..at], &right[at..]);
+            talk(changed.as_bytes(), Some("t")).ok();
+        }
+    }
+
     #[test]
     fn what_cannot_be_asked_again_is_no_mistake() {
         let said = |sides: &[&str]| {
