@@ -14,6 +14,7 @@ use super::joint::{Order, Part};
 use super::lag::Lags;
 use super::loops::{PartFacts, Share};
 use super::message::{LoadPattern, LoadPlan, LoadTick};
+use super::priority::{self, Priority};
 use super::reading::LATE_NS;
 use super::request::RequestTemplate;
 use super::supply::{Supply, SupplyError};
@@ -170,6 +171,7 @@ pub(crate) struct Driver {
     pub(super) tick: LoadTick,
     pub(super) cost: ClientCost,
     pub(super) lags: Lags,
+    priority: Priority,
     /// The loop has not looked at its sockets for a while.
     pub(super) late: bool,
     /// Users whose next request is due.
@@ -240,6 +242,7 @@ impl Driver {
             tick: LoadTick::default(),
             cost: ClientCost::default(),
             lags: Lags::default(),
+            priority: Priority::default(),
             late: false,
             full_at: None,
             stamped_reads: 0,
@@ -255,8 +258,7 @@ impl Driver {
 
     /// Drives the loop to its end; what it has to say about it.
     pub(super) fn run(mut self) -> Result<PartFacts, DriveError> {
-        // Here, so that only the loop has it: who makes prompts has time.
-        self.cost.niceness = super::priority::raise();
+        self.priority.begin(now()?);
         let driven = self.turns();
         let now = now()?;
         if driven.is_err() {
@@ -290,6 +292,9 @@ impl Driver {
             let before = now()?;
             let gap = before.since_ns(woke);
             self.saw_gap(gap);
+            if self.late || gap > LATE_NS {
+                self.priority.late(before);
+            }
             self.late = gap > LATE_NS;
             let ready = match self.epoll.wait(&mut events, timeout) {
                 Ok(ready) => ready,
@@ -424,7 +429,11 @@ impl Driver {
             users: u32::try_from(self.users.len()).unwrap_or(u32::MAX),
             full_at: self.full_at,
             end: self.end,
-            cost: ClientCost { read_lag_p99_ns: self.lags.p99_ns(), ..self.cost },
+            cost: ClientCost {
+                read_lag_p99_ns: self.lags.p99_ns(),
+                niceness: priority::niceness(),
+                ..self.cost
+            },
             open: self.schedule.as_ref().map(Schedule::facts),
             stamped_reads: self.stamped_reads,
             protocol: self.protocol.clone(),

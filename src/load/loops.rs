@@ -269,6 +269,7 @@ fn both(a: ClientCost, b: ClientCost) -> ClientCost {
         clock_steps: a.clock_steps.max(b.clock_steps),
         stalls: a.stalls + b.stalls,
         read_lag_p99_ns: a.read_lag_p99_ns.max(b.read_lag_p99_ns),
+        // The loop that others were put before shows most.
         niceness: a.niceness.max(b.niceness),
         ..a
     }

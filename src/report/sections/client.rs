@@ -50,8 +50,8 @@ pub(super) fn blocks(summary: &Summary) -> Vec<Block> {
             "CPU time of the load process, user and system, over all trials; its loop is one thread, and its share of one \
              CPU is that of the worst trial. Read lag: from a packet's arrival to its read, a bound. Send lag: from the time \
              a request was due to its first byte, less connecting. Longest turn: the longest time between two looks at the \
-             sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile. Nice: the loop's priority; it takes -10 where it may \
-             (CAP_SYS_NICE, or a limit on nice).",
+             sockets, a stall if over 50 ms; the kernel stamps what arrives meanwhile. Nice: the loop's priority; where it waits for a \
+             CPU for a fifth of the time it takes -10, if it may (CAP_SYS_NICE, or a limit on nice).",
         ),
     ];
     blocks.extend(calibrated(summary));
