@@ -107,6 +107,9 @@ fn every_way_to_fail_has_its_class() {
         ("what?\r\n\r\n".to_owned(), Outcome::Malformed, "not HTTP"),
         (format!("{HEAD}{error}"), Outcome::ErrorEvent, "no memory"),
         ("HTTP/1.1 302 Go\r\nContent-Length: 0\r\n\r\n".to_owned(), Outcome::HttpError, "302"),
+        (format!("HTTP/1.1 200 OK\r\nA: {}", "a".repeat(40_000)), Outcome::Malformed, "longer"),
+        (format!("{HEAD}{}", chunked("data: {\"choices\":[}\n\n")), Outcome::Malformed, "JSON"),
+        (format!("{HEAD}zz\r\n"), Outcome::Malformed, "chunk's size"),
     ] {
         let (port, _) = serve(move |peer| {
             peer.request();
@@ -224,13 +227,15 @@ fn a_connection_is_not_reused_when_it_may_not_be() {
     phase.check(PhaseEnd::Finished, &[(Outcome::Ok, 4)]);
     assert_eq!(accepted.load(Ordering::SeqCst), 4, "the server asked for it");
 
-    let (port, accepted) = serve(good);
-    let phase = run(port, |plan| {
-        plan.min_requests = 4;
-        plan.keep_alive_ns = 900 * MS;
-    });
-    phase.check(PhaseEnd::Finished, &[(Outcome::Ok, 4)]);
-    assert_eq!(accepted.load(Ordering::SeqCst), 4, "within a second of its limit");
+    for (keep_alive_ns, why) in [(900 * MS, "within a second of its limit"), (0, "never")] {
+        let (port, accepted) = serve(good);
+        let phase = run(port, |plan| {
+            plan.min_requests = 4;
+            plan.keep_alive_ns = keep_alive_ns;
+        });
+        phase.check(PhaseEnd::Finished, &[(Outcome::Ok, 4)]);
+        assert_eq!(accepted.load(Ordering::SeqCst), 4, "{why}");
+    }
 }
 
 #[test]

@@ -41,6 +41,7 @@ pub(crate) struct LoadPlan {
     pub(crate) phase_deadline_ns: u64,
     pub(crate) request_deadline_ns: u64,
     pub(crate) stall_ns: u64,
+    /// None: a connection for each request.
     pub(crate) keep_alive_ns: u64,
     /// Where the frames of records go. Created by the load process; must not exist.
     pub(crate) records: PathBuf,

@@ -34,9 +34,10 @@ impl RequestTemplate {
             plan.peer.key.as_ref().map_or_else(String::new, |key| {
                 format!("Authorization: Bearer {}\r\n", key.expose())
             });
+        let close = if plan.keep_alive_ns == 0 { "Connection: close\r\n" } else { "" };
         let head = format!(
             "POST {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: sweepd\r\nAccept: text/event-stream\r\n\
-             Content-Type: application/json\r\n{authorization}Content-Length: ",
+             Content-Type: application/json\r\n{authorization}{close}Content-Length: ",
             plan.request.path, plan.authority
         );
         let draft = plan.request.draft.clone();

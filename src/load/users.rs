@@ -256,6 +256,7 @@ impl Driver {
             LoadPattern::Closed { think_time_ns, .. } => Duration::from_nanos(think_time_ns),
             LoadPattern::Open { .. } => Duration::ZERO,
         };
+        let keep = keep && self.plan.keep_alive_ns > 0;
         let Some(user) = self.user(id) else { return Ok(()) };
         let idle = State::Waiting { until: MonoNs::new(i64::MAX) };
         let State::Flying(mut flight) = std::mem::replace(&mut user.state, idle) else {

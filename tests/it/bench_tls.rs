@@ -248,6 +248,13 @@ fn a_connection_that_was_closed_in_order_is_made_again() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!((&result["completed"], &result["failed"]), (&6.into(), &0.into()), "{text}");
     assert_eq!(said(&sandbox).len(), 1 + 7, "one for each request");
+
+    let sandbox = Sandbox::new();
+    let server = Server::good(&sandbox, "record-per-event");
+    let (_, result) = with_ca(&sandbox, &server, &["--connection-per-request"]);
+    assert_eq!((&result["completed"], &result["failed"]), (&6.into(), &0.into()));
+    assert_eq!(result["sweepd"]["connections"], "per_request");
+    assert_eq!(result["sweepd"]["tls"]["handshake_ms"]["count"], 6);
 }
 
 #[test]

@@ -92,6 +92,9 @@ pub(super) struct BenchArguments {
     /// Let the model end its answers; the output length is then a bound only.
     #[arg(long)]
     natural_length: bool,
+    /// Make a connection for each request, as clients without a pool do, instead of keeping them.
+    #[arg(long)]
+    connection_per_request: bool,
     #[command(flatten)]
     key: key::KeyArguments,
     /// Trust the certificates that this PEM file holds, and no others. Without it: those that the

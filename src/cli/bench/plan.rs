@@ -49,7 +49,8 @@ pub(super) struct Bench {
     path: String,
     draft: Draft,
     done_marker: bool,
-    keep_alive: Duration,
+    /// None: a connection for each request.
+    pub(super) keep_alive: Duration,
     /// The endpoint by the name that readers of result files know.
     pub(super) backend: String,
     pub(super) model: String,
@@ -109,7 +110,10 @@ pub(super) fn bench(
         key: key::read(&arguments.key, environment)?,
         draft,
         done_marker: shape.done_marker,
-        keep_alive: shape.keep_alive,
+        keep_alive: match arguments.connection_per_request {
+            true => Duration::ZERO,
+            false => shape.keep_alive,
+        },
         backend: match (endpoint, &arguments.engine) {
             (Endpoint::Completions, _) => "openai".to_owned(),
             (Endpoint::Chat, _) => "openai-chat".to_owned(),

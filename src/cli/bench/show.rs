@@ -148,6 +148,7 @@ pub(super) fn facts(bench: &Bench, data: &PhaseData, cell: &Cell) -> Value {
         "client": data.facts.client,
         "marks": marks(cell),
         "prompt_length": prompt_length(bench, data),
+        "connections": if bench.keep_alive.is_zero() { "per_request" } else { "reuse" },
         "tls": under_tls::facts(data),
         "api_key_from": bench.key.as_ref().map(|key| &key.from),
         "output_tokens": "by the server; chunks where it did not count",
