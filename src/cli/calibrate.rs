@@ -20,7 +20,6 @@ use crate::run::calibration::{Calibration, Point};
 use crate::stats::calibration::{self, Pace};
 use crate::stats::data::PhaseData;
 use crate::units::nanoseconds;
-use crate::workload::shape::Shape;
 use anyhow::Context;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -161,14 +160,7 @@ fn plan(pace: &Pace, port: u16, records: &Path) -> anyhow::Result<LoadPlan> {
             output_tokens: TOKENS.get(),
             done_marker: shape.done_marker,
         },
-        prompts: PromptPlan {
-            tokenizer: None,
-            prompt_tokens: 8,
-            shape: Shape::Random,
-            seed: 1,
-            part: None,
-            classes: Vec::new(),
-        },
+        prompts: PromptPlan::words(8),
         users: pace.users.min(requests),
         loops: 1,
         min_requests: requests,

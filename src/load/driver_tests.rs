@@ -3,7 +3,7 @@
 use super::*;
 use crate::load::loops::LoadPhase;
 use crate::load::scripted::{
-    HEAD, MS, Peer, answer, chunked, good, plan_for, run, run_until, serve, tail, token,
+    HEAD, MS, Peer, answer, chunked, good, plan_for, run, run_stopped, serve, tail, token,
 };
 use crate::run::record::RequestOutcome as Outcome;
 use crate::workload::prompts::tests as tokenizers;
@@ -240,23 +240,7 @@ fn a_connection_is_not_reused_when_it_may_not_be() {
 
 #[test]
 fn a_stop_cancels_what_is_in_flight() {
-    let (began, requests) = mpsc::channel();
-    let (port, _) = serve(move |peer| {
-        peer.request();
-        peer.say(&format!("{HEAD}{}", token(0)));
-        began.send(()).unwrap();
-        peer.wait_for_close();
-    });
-    let phase = run_until(
-        port,
-        |plan| plan.users = 3,
-        |stopper| {
-            std::thread::spawn(move || {
-                for () in requests.iter().take(3) {}
-                stopper.stop();
-            });
-        },
-    );
+    let phase = run_stopped(3, |_| {});
     phase.check(PhaseEnd::Stopped, &[(Outcome::Cancelled, 3)]);
 }
 

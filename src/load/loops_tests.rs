@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::load::message::LoadPattern;
-use crate::load::scripted::{HEAD, MS, Peer, Phase, answer, good, run, run_until, serve, token};
+use crate::load::scripted::{HEAD, MS, Peer, Phase, answer, good, run, run_stopped, serve, token};
 use crate::run::record::RequestOutcome as Outcome;
 use crate::workload::schedule::OpenLoop;
 use std::collections::BTreeSet;
@@ -150,23 +150,7 @@ fn nobody_serving_and_a_stop_reach_all_loops() {
     let count = phase.records.len();
     phase.check(PhaseEnd::EngineGone, &[(Outcome::Refused, count)]);
 
-    let (began, requests) = mpsc::channel();
-    let (port, _) = serve(move |peer| {
-        peer.request();
-        peer.say(&format!("{HEAD}{}", token(0)));
-        began.send(()).unwrap();
-        peer.wait_for_close();
-    });
-    let phase = run_until(
-        port,
-        |plan| (plan.users, plan.loops) = (6, LOOPS),
-        |stopper| {
-            std::thread::spawn(move || {
-                for () in requests.iter().take(6) {}
-                stopper.stop();
-            });
-        },
-    );
+    let phase = run_stopped(6, |plan| plan.loops = LOOPS);
     phase.check(PhaseEnd::Stopped, &[(Outcome::Cancelled, 6)]);
 }
 

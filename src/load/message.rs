@@ -180,6 +180,20 @@ pub(crate) struct PromptPlan {
     pub(crate) classes: Vec<Class>,
 }
 
+impl PromptPlan {
+    /// So many plain words: for a server that does not look at them.
+    pub(crate) const fn words(prompt_tokens: u32) -> Self {
+        Self {
+            tokenizer: None,
+            prompt_tokens,
+            shape: Shape::Random,
+            seed: 1,
+            part: None,
+            classes: Vec::new(),
+        }
+    }
+}
+
 /// One line on the load process's stdout.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]

@@ -274,14 +274,13 @@ mod tests {
     use super::*;
     use crate::engine::def::PromptField;
     use crate::load::message::LoadPlan;
-    use crate::load::scripted::{Phase, answer, run, serve};
+    use crate::load::scripted::{Phase, run_recorded};
     use crate::run::phase::PhaseEnd;
     use crate::run::record::RequestOutcome as Outcome;
     use crate::workload::dataset::{Bounds, Filter};
     use crate::workload::shape::Shape;
     use serde_json::{Value, json};
     use std::fmt::Write;
-    use std::sync::Mutex;
 
     const FILTER: Filter = Filter {
         prompt: Bounds { min: 1, max: 100 },
@@ -329,20 +328,10 @@ mod tests {
 
     /// A phase of this set, and the requests that a recording server saw.
     fn asked(dataset: Dataset, change: impl FnOnce(&mut LoadPlan)) -> (Phase, Vec<Value>) {
-        let bodies = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&bodies);
-        let (port, _) = serve(move |peer| {
-            while let Some(body) = peer.request() {
-                kept.lock().unwrap().push(body);
-                peer.say(&answer());
-            }
-        });
-        let phase = run(port, |plan| {
+        run_recorded(|plan| {
             plan.prompts.shape = Shape::Dataset(Box::new(dataset));
             change(plan);
-        });
-        let bodies = bodies.lock().unwrap().clone();
-        (phase, bodies)
+        })
     }
 
     #[test]
@@ -440,14 +429,7 @@ mod tests {
     fn a_file_that_has_changed_is_not_asked() {
         let (_folder, mut dataset) = file();
         dataset.bytes += 1;
-        let prompts = PromptPlan {
-            tokenizer: None,
-            prompt_tokens: 8,
-            shape: Shape::Random,
-            seed: 1,
-            part: None,
-            classes: Vec::new(),
-        };
+        let prompts = PromptPlan::words(8);
         let none = Recorded::open(dataset.clone(), &prompts, 1, false).unwrap_err();
         assert!(none.to_string().contains("need a tokenizer"), "{none}");
         let (_other, tokenizer) =

@@ -14,14 +14,13 @@ use crate::run::phase::{PhaseEnd, PhaseFacts};
 use crate::run::record::RequestOutcome as Outcome;
 use crate::run::record::RequestRecord;
 use crate::workload::prompts::tests as tokenizers;
-use crate::workload::shape::Shape;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const HEAD: &str =
@@ -46,14 +45,7 @@ pub(crate) fn plan_for(port: u16) -> LoadPlan {
             output_tokens: 3,
             done_marker: true,
         },
-        prompts: PromptPlan {
-            tokenizer: None,
-            prompt_tokens: 8,
-            shape: Shape::Random,
-            seed: 1,
-            part: None,
-            classes: Vec::new(),
-        },
+        prompts: PromptPlan::words(8),
         users: 1,
         loops: 1,
         min_requests: 1,
@@ -182,6 +174,45 @@ pub(crate) fn run_until(
     assert_eq!(facts.records, records.len() as u64, "every request leaves one record");
     assert!(facts.started <= facts.stopped_at && facts.stopped_at <= facts.ended);
     Phase { facts, records }
+}
+
+/// A phase against a server that answers well, and the requests that it saw.
+pub(crate) fn run_recorded(change: impl FnOnce(&mut LoadPlan)) -> (Phase, Vec<Value>) {
+    let bodies = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&bodies);
+    let (port, _) = serve(move |peer| {
+        while let Some(body) = peer.request() {
+            kept.lock().unwrap().push(body);
+            peer.say(&answer());
+        }
+    });
+    let phase = run(port, change);
+    let bodies = bodies.lock().unwrap().clone();
+    (phase, bodies)
+}
+
+/// A phase of so many users that is stopped when each has its first token.
+pub(crate) fn run_stopped(users: u32, change: impl FnOnce(&mut LoadPlan)) -> Phase {
+    let (began, requests) = mpsc::channel();
+    let (port, _) = serve(move |peer| {
+        peer.request();
+        peer.say(&format!("{HEAD}{}", token(0)));
+        began.send(()).unwrap();
+        peer.wait_for_close();
+    });
+    run_until(
+        port,
+        |plan| {
+            plan.users = users;
+            change(plan);
+        },
+        |stopper| {
+            std::thread::spawn(move || {
+                for () in requests.iter().take(usize::try_from(users).unwrap()) {}
+                stopper.stop();
+            });
+        },
+    )
 }
 
 impl Phase {

@@ -33,31 +33,21 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use crate::engine::def::PromptField;
-    use crate::load::scripted::{answer, run, serve};
+    use crate::load::scripted::run_recorded;
     use crate::run::phase::PhaseEnd;
     use crate::run::record::RequestOutcome as Outcome;
     use crate::workload::shape::Shape;
     use serde_json::Value;
-    use std::sync::{Arc, Mutex};
 
     /// The requests that a recording server saw, from one user and eight turns.
     fn seen(prompt: PromptField) -> Vec<Value> {
-        let bodies = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&bodies);
-        let (port, _) = serve(move |peer| {
-            while let Some(body) = peer.request() {
-                kept.lock().unwrap().push(body);
-                peer.say(&answer());
-            }
-        });
-        let phase = run(port, |plan| {
+        let (phase, bodies) = run_recorded(|plan| {
             (plan.min_requests, plan.max_requests) = (8, Some(8));
             plan.request.draft.prompt = prompt;
             plan.prompts.shape = Shape::Conversations { turns: 5.0 };
         });
         phase.check(PhaseEnd::Finished, &[(Outcome::Ok, 8)]);
-        let bodies = bodies.lock().unwrap();
-        bodies.clone()
+        bodies
     }
 
     #[test]
