@@ -86,7 +86,7 @@ impl Shell<'_> {
     pub(super) async fn start_load(&mut self, plan: LoadPlan, warmup: bool) {
         match LoadHandle::start_on(&plan, self.plan.client_cpus.as_ref()).await {
             Ok(handle) => {
-                self.samplers.load_started(&plan, warmup, handle.pid());
+                self.samplers.load_started(&plan, warmup, handle.pid(), self.guard.pid());
                 self.load = Some(Loading { handle, plan, warmup });
             }
             Err(error) => {

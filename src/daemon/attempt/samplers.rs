@@ -126,11 +126,21 @@ impl Samplers {
     }
 
     /// A load process was started: the warm-up's or a phase's.
-    pub(super) fn load_started(&mut self, _plan: &LoadPlan, warmup: bool, client: Option<i32>) {
+    pub(super) fn load_started(
+        &mut self,
+        _plan: &LoadPlan,
+        warmup: bool,
+        client: Option<i32>,
+        guard: Option<i32>,
+    ) {
         self.processes = None;
         self.client = client;
         self.changed = clock::now();
         self.measuring = !warmup;
+        if self.measuring {
+            // What the phase's first sample is compared with: nothing from before the phase is in it.
+            self.look(guard);
+        }
     }
 
     /// It has said its last word: what it measured, or `None` if it ended without a result.
